@@ -1,0 +1,55 @@
+//! Every setting of a server, typed, each default beside its field, validated once.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::types::{Ack, ElectionPolicy, MemberName};
+
+/// How the server writes its log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    #[default]
+    Human,
+    Json,
+}
+
+/// A validated configuration: everything a node needs to know about itself.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `NODE_ID`
+    pub name: MemberName,
+    /// `LISTEN`: the IP address to listen on.
+    pub listen: String,
+    /// `PORT`
+    pub port: u16,
+    /// `PEERS`: `http://host:port` of the other nodes, without a trailing slash.
+    pub peers: Vec<String>,
+    /// `DATA_DIR`
+    pub data_dir: PathBuf,
+    /// `ADVERTISE_URL`: how others reach this node, when their own `PEERS` do not say.
+    pub advertise_url: Option<String>,
+    /// `ELECTION`
+    pub election: ElectionPolicy,
+    /// `ACK`: when a write is answered, unless the request says otherwise.
+    pub ack: Ack,
+    /// `HEARTBEAT_MS`
+    pub heartbeat: Duration,
+    /// `ELECTION_TIMEOUT_MS`: the shortest silence of a leader after which others campaign.
+    /// The longest is twice as long.
+    pub election_timeout: Duration,
+    /// `REQUEST_TIMEOUT_MS`: how long a request may wait unless it says otherwise.
+    pub request_timeout: Duration,
+    /// `WORKER_THREADS`: threads that serve requests; 1 runs everything on one thread.
+    pub worker_threads: usize,
+    /// `LOG_SEGMENT_BYTES`
+    pub log_segment_bytes: u64,
+    /// `LOG_KEEP_ENTRIES`: entries kept behind the last flush for followers that lag.
+    pub log_keep_entries: u64,
+    /// `SNAPSHOT_EVERY_ENTRIES`: how often the log is allowed to be purged.
+    pub snapshot_every_entries: u64,
+    /// `MAX_INFLIGHT_REQUESTS`, `MAX_CONNECTIONS`
+    pub max_inflight_requests: usize,
+    pub max_connections: usize,
+    /// `MIN_FREE_BYTES`: below this much free disk the leader refuses growth.
+    pub min_free_bytes: u64,
+}

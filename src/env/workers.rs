@@ -1,0 +1,76 @@
+//! Work that blocks on the disk, away from the threads that serve requests.
+//!
+//! A worker is a synchronous function over batches of jobs: everything that queued
+//! while the last batch ran comes as the next one, which is what makes group commit.
+//! In production a thread drives it; in a simulation a task on simulated time does.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+/// Jobs handed to a worker in one batch at most: bounds the memory of one disk write.
+const MAX_BATCH: usize = 4096;
+
+#[derive(Clone)]
+pub enum Workers {
+    /// One operating-system thread a worker.
+    Threads,
+    /// One task a worker; before each batch it sleeps for what `delay` says, as a
+    /// disk would.
+    Tasks { delay: fn() -> Duration },
+}
+
+/// The sending end of a worker's queue. The worker ends when all of them are dropped.
+pub struct Worker<J>(mpsc::UnboundedSender<J>);
+
+impl<J> Clone for Worker<J> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<J> Worker<J> {
+    /// False when the worker has ended; the job is dropped then.
+    pub fn send(&self, job: J) -> bool {
+        self.0.send(job).is_ok()
+    }
+}
+
+impl Workers {
+    /// Starts a worker named `name` (at most 15 bytes: the kernel cuts the rest).
+    /// `handle` must leave the batch empty.
+    pub fn spawn<J: Send + 'static>(
+        &self,
+        name: &str,
+        mut handle: impl FnMut(&mut Vec<J>) + Send + 'static,
+    ) -> Worker<J> {
+        let (sender, mut jobs) = mpsc::unbounded_channel();
+        match *self {
+            Workers::Threads => {
+                let run = move || {
+                    let mut batch = Vec::new();
+                    while jobs.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
+                        handle(&mut batch);
+                        batch.clear();
+                    }
+                };
+                let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+                if let Err(error) = spawned {
+                    // Without its worker the sender's queue is closed: every caller sees it.
+                    tracing::error!(%error, name, "cannot start a thread");
+                }
+            }
+            Workers::Tasks { delay } => {
+                tokio::spawn(async move {
+                    let mut batch = Vec::new();
+                    while jobs.recv_many(&mut batch, MAX_BATCH).await > 0 {
+                        tokio::time::sleep(delay()).await;
+                        handle(&mut batch);
+                        batch.clear();
+                    }
+                });
+            }
+        }
+        Worker(sender)
+    }
+}

@@ -1,0 +1,25 @@
+//! The generated protobuf types; the texts that explain them are in `proto/`.
+#![allow(missing_docs, clippy::all, clippy::pedantic)]
+
+/// The module tree that the generated code expects: one module a package.
+mod bellwether {
+    pub mod log {
+        pub mod v1 {
+            tonic::include_proto!("bellwether.log.v1");
+        }
+    }
+    pub mod peer {
+        pub mod v1 {
+            tonic::include_proto!("bellwether.peer.v1");
+        }
+    }
+    pub mod data {
+        pub mod v1 {
+            tonic::include_proto!("bellwether.data.v1");
+        }
+    }
+}
+
+pub use bellwether::data::v1 as data;
+pub use bellwether::log::v1 as log;
+pub use bellwether::peer::v1 as peer;

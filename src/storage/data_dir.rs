@@ -1,0 +1,1 @@
+//! Small checksummed files of the data directory: `identity` and `peers`.
