@@ -1,1 +1,474 @@
-//! (being built)
+//! Replication and leadership: openraft, wrapped so that nothing outside names it.
+//!
+//! [`Consensus`] is the handle: propose a batch, confirm leadership for a read, look at
+//! the [`view::View`], change the membership, hand over. Underneath, `log_store` and
+//! `state_machine` adapt our storage, `network` carries the messages, `election`
+//! decides who campaigns when. The engine alone decides votes and commits.
+//!
+//! Left to others: batching writes, deadlines, who may join (`node`); bytes on disk
+//! (`storage`).
+
+pub mod election;
+mod heard;
+mod log_store;
+pub mod network;
+mod runtime;
+pub mod standing;
+mod state_machine;
+pub mod types;
+pub mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::impls::ProgressResponder;
+use openraft::{ChangeMembers, Instant as _, ReadPolicy, ServerState, SnapshotPolicy};
+use prost::Message;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use crate::env::World;
+use crate::proto::log as log_pb;
+use crate::proto::peer::Run;
+use crate::storage::log::{Entry, EntryKind, Log};
+use crate::storage::mvcc::{Reply, Store};
+use crate::types::{ClusterId, LogId, LogIndex, MemberId, Role};
+
+use self::heard::Heard;
+use self::network::client::NetworkFactory;
+use self::network::pool::{PeerPool, PeerRefusal};
+use self::network::server::RaftServer;
+use self::standing::{Facts, Standing};
+use self::state_machine::StateMachine;
+use self::types::{
+    Batch, Member, PersistedSlot, Raft, RaftMembership, RaftMetrics, TypeConfig, encode_membership,
+    from_raft_id, from_raft_vote,
+};
+use self::view::{MemberView, View};
+
+pub use self::log_store::LogStore;
+pub use self::state_machine::{SnapshotData, StateMachine as RaftStateMachineAdaptor};
+
+/// Entries in one replication message at most; bytes are bounded as well.
+const MAX_ENTRIES_PER_MESSAGE: u64 = 512;
+/// How soon an unreachable follower is tried again: it decides how soon a node that
+/// returns is heard.
+const BACKOFF: &str = "20ms 50ms 100ms ...200ms";
+/// Entries handed to apply in one go.
+const STATE_MACHINE_QUEUE: u64 = 1024;
+
+/// What the engine needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub cluster: ClusterId,
+    pub me: MemberId,
+    pub run: Run,
+    pub heartbeat: Duration,
+    pub election_timeout: Duration,
+    /// The engine campaigns by itself (`ELECTION=raft`).
+    pub engine_elects: bool,
+    pub snapshot_every: u64,
+    pub log_keep: u64,
+}
+
+impl Options {
+    /// The longest silence before an engine campaigns, and the lease of a leader.
+    pub fn lease(&self) -> Duration {
+        self.election_timeout * 2
+    }
+
+    fn engine_config(&self) -> Result<openraft::Config, openraft::ConfigError> {
+        let ms = |duration: Duration| duration.as_millis() as u64;
+        // Heartbeats that replication makes redundant are left out, where the election
+        // timeout has room for the longer gap.
+        let room = ms(self.election_timeout) > 2 * ms(self.heartbeat) + ms(self.heartbeat) / 4 + 1;
+        openraft::Config {
+            cluster_name: self.cluster.to_string(),
+            heartbeat_interval: ms(self.heartbeat),
+            heartbeat_min_interval: room.then(|| ms(self.heartbeat)),
+            election_timeout_min: ms(self.election_timeout),
+            election_timeout_max: ms(self.lease()),
+            enable_elect: self.engine_elects,
+            enable_pre_vote: Some(true),
+            // A restarted leader must not resume its term with a shorter log: it loses
+            // acknowledged writes (docs/adr/0001).
+            enable_leader_restore: Some(false),
+            allow_log_reversion: Some(false),
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every),
+            max_in_snapshot_log_to_keep: self.log_keep,
+            // Lagging by more than this asks for a snapshot: above what is always kept.
+            replication_lag_threshold: self.snapshot_every + self.log_keep + 1,
+            purge_batch_size: 64,
+            max_payload_entries: MAX_ENTRIES_PER_MESSAGE,
+            state_machine_channel_size: Some(STATE_MACHINE_QUEUE),
+            backoff: BACKOFF.to_owned(),
+            ..Default::default()
+        }
+        .validate()
+    }
+}
+
+/// Why a proposal was not answered with replies.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Nothing was changed: the engine does not lead, or no longer may.
+    #[error("not the leader")]
+    NotLeader,
+    /// It may have been committed, or may yet be.
+    #[error("{0}")]
+    Unknown(String),
+    /// The engine has stopped.
+    #[error("{0}")]
+    Stopped(String),
+}
+
+/// A proposal in the engine's hands.
+pub struct Proposal(oneshot_result::Receiver);
+
+/// openraft's answer to a proposal, as it comes through its own channel.
+mod oneshot_result {
+    use super::TypeConfig;
+    use openraft::raft::ClientWriteResult;
+    pub type Receiver = openraft::alias::OneshotReceiverOf<TypeConfig, ClientWriteResult<TypeConfig>>;
+}
+
+impl Proposal {
+    /// Committed and applied: where, and what each command did.
+    pub async fn outcome(self) -> Result<(LogId, Vec<Reply>), ProposeError> {
+        match self.0.await {
+            Ok(Ok(response)) => Ok((from_raft_id(response.log_id), response.data)),
+            Ok(Err(ClientWriteError::ForwardToLeader(_))) => Err(ProposeError::NotLeader),
+            // A discarded entry may have been committed by the next leader.
+            Ok(Err(error)) => Err(ProposeError::Unknown(error.to_string())),
+            Err(_) => Err(ProposeError::Unknown("the node stopped before it answered".to_owned())),
+        }
+    }
+}
+
+/// Why leadership could not be confirmed for a read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfirmError {
+    #[error("not the leader")]
+    NotLeader,
+    #[error("no quorum confirmed the leader")]
+    NoQuorum,
+    #[error("{0}")]
+    Stopped(String),
+}
+
+/// A running engine; clones share it.
+#[derive(Clone)]
+pub struct Consensus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    raft: Raft,
+    machine: StateMachine,
+    pool: PeerPool,
+    heard: Heard,
+    log: Log,
+    store: Store,
+    options: Options,
+    started: Instant,
+    draining: Arc<AtomicBool>,
+}
+
+/// Makes entry 0 of an empty log: the founding membership. Every founder writes the same
+/// one, so none of them has to propose it.
+pub async fn seed(log: &Log, founders: &BTreeMap<MemberId, Member>) -> io::Result<()> {
+    let voters: BTreeSet<u64> = founders.keys().map(|id| id.0).collect();
+    let nodes: BTreeMap<u64, Member> = founders.iter().map(|(id, member)| (id.0, member.clone())).collect();
+    let membership = RaftMembership::new(vec![voters], nodes).map_err(io::Error::other)?;
+    let payload = Bytes::from(encode_membership(&membership).encode_to_vec());
+    let entry = Entry { id: LogId { term: 0, index: 0 }, kind: EntryKind::Membership, payload };
+    let (flushed, done) = oneshot::channel();
+    log.append(vec![entry], Box::new(move |result| drop(flushed.send(result))))?;
+    done.await.map_err(io::Error::other)?
+}
+
+impl Consensus {
+    /// Starts the engine on what the log and the store hold.
+    pub async fn start(
+        options: Options,
+        world: &World,
+        log: Log,
+        store: Store,
+    ) -> io::Result<(Self, tokio::sync::mpsc::UnboundedReceiver<PeerRefusal>)> {
+        let config = options.engine_config().map_err(io::Error::other)?;
+        let (pool, refusals) = PeerPool::new(world.net.clone(), options.cluster, options.me, options.run);
+        let machine = StateMachine::new(store.clone(), log.clone());
+        let network = NetworkFactory::new(pool.clone());
+        let log_store = LogStore::new(log.clone());
+        let raft = Raft::new(options.me.0, Arc::new(config), network, log_store, machine.clone())
+            .await
+            .map_err(io::Error::other)?;
+        let inner = Inner {
+            raft,
+            machine,
+            pool,
+            heard: Heard::default(),
+            log,
+            store,
+            options,
+            started: Instant::now(),
+            draining: Arc::default(),
+        };
+        Ok((Self { inner: Arc::new(inner) }, refusals))
+    }
+
+    pub fn me(&self) -> MemberId {
+        self.inner.options.me
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
+    /// The engine's ears, for the peer service.
+    pub fn server(&self) -> RaftServer {
+        let Inner { raft, store, heard, options, draining, .. } = &*self.inner;
+        RaftServer {
+            raft: raft.clone(),
+            store: store.clone(),
+            heard: heard.clone(),
+            me: options.me,
+            draining: draining.clone(),
+        }
+    }
+
+    pub fn pool(&self) -> &PeerPool {
+        &self.inner.pool
+    }
+
+    /// From now on this node tells its peers that it is about to stop.
+    pub fn announce_draining(&self) {
+        self.inner.draining.store(true, Ordering::Relaxed);
+    }
+
+    // ---- writes and reads
+
+    /// Hands a batch to the engine; it is *unknown* from here on until answered.
+    pub async fn propose(
+        &self,
+        encoded: Bytes,
+        persisted: Option<PersistedSlot>,
+    ) -> Result<Proposal, ProposeError> {
+        let (responder, answer) = ProgressResponder::complete_only();
+        let batch = Batch { encoded, persisted };
+        match self.inner.raft.client_write_ff(batch, Some(responder)).await {
+            Ok(()) => Ok(Proposal(answer)),
+            Err(fatal) => Err(ProposeError::Stopped(fatal.to_string())),
+        }
+    }
+
+    /// ReadIndex (thesis, section 6.4): asks a quorum whether this node still leads, and
+    /// says what must be applied before a read that came before this call.
+    pub async fn confirm_leadership(&self) -> Result<LogId, ConfirmError> {
+        match self.inner.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+            Ok(linearizer) => Ok(from_raft_id(*linearizer.read_log_id().log_id())),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => {
+                Err(ConfirmError::NotLeader)
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                Err(ConfirmError::NoQuorum)
+            }
+            Err(RaftError::Fatal(fatal)) => Err(ConfirmError::Stopped(fatal.to_string())),
+        }
+    }
+
+    /// Follows what is applied here.
+    pub fn watch_applied(&self) -> watch::Receiver<Option<LogId>> {
+        self.inner.machine.watch_applied()
+    }
+
+    /// Returns when this node has applied everything that it may have applied before a
+    /// restart: until then local reads could go back in time.
+    pub async fn recovered(&self) {
+        // An error means that the engine stopped; there is nothing left to wait for.
+        let _ = self.inner.raft.wait_for_recovery(None).await;
+    }
+
+    // ---- looking
+
+    /// What may be written now, without the cost of a whole view.
+    pub fn standing(&self) -> (Standing, bool) {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let facts = self.facts(&metrics);
+        // A fresh leader that nobody has acknowledged yet: writes may wait for it.
+        let fresh = facts.engine_leads && facts.quorum_acked_ago.is_none();
+        (Standing::of(&facts), fresh)
+    }
+
+    fn facts(&self, metrics: &RaftMetrics) -> Facts {
+        let me = self.inner.options.me;
+        let membership = metrics.membership_config.membership();
+        let voter = membership.voter_ids().any(|id| id == me.0);
+        let last_word = self.inner.heard.last();
+        let heard = last_word.filter(|word| word.term == metrics.current_term && word.leader != me);
+        Facts {
+            me,
+            engine_leads: metrics.state == ServerState::Leader,
+            voter,
+            alone: voter && membership.voter_ids().count() == 1,
+            quorum_acked_ago: metrics.last_quorum_acked.map(|at| at.elapsed()),
+            heard: heard.map(|word| (word.leader, word.at.elapsed())),
+            silent_for: last_word.map_or(self.inner.started, |word| word.at).elapsed(),
+            lease: self.inner.options.lease(),
+        }
+    }
+
+    pub fn view(&self) -> View {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched().clone();
+        let facts = self.facts(&metrics);
+        let standing = Standing::of(&facts);
+        let membership = metrics.membership_config.membership();
+        let mut members: Vec<MemberView> = membership
+            .nodes()
+            .map(|(id, member)| self.member_view(&metrics, MemberId(*id), member))
+            .collect();
+        members.sort_by(|a, b| a.name.cmp(&b.name).then(a.id.cmp(&b.id)));
+        View {
+            role: standing.role,
+            leader: standing.leader,
+            term: metrics.current_term,
+            vote: from_raft_vote(&metrics.vote),
+            engine_leads: facts.engine_leads,
+            quorum_acked_ago: facts.quorum_acked_ago,
+            silent_for: facts.silent_for,
+            last_log: metrics.last_log_index,
+            committed: metrics.local_committed.map(|id| id.index),
+            applied: self.inner.store.applied().last.map(|id| id.index),
+            snapshot: metrics.snapshot.map(|id| id.index),
+            purged: metrics.purged.map(|id| id.index),
+            joint: membership.get_joint_config().len() > 1,
+            membership_committed: metrics.membership_config.log_id()
+                == metrics.committed_membership_config.log_id(),
+            members,
+        }
+    }
+
+    fn member_view(&self, metrics: &RaftMetrics, id: MemberId, member: &Member) -> MemberView {
+        let matched = metrics.replication.as_ref().and_then(|all| all.get(&id.0).copied().flatten());
+        let answered = metrics.heartbeat.as_ref().and_then(|all| all.get(&id.0).copied().flatten());
+        let is_me = id == self.inner.options.me;
+        MemberView {
+            id,
+            name: member.name.clone(),
+            url: member.url.clone(),
+            incarnation: member.incarnation,
+            voter: metrics.membership_config.membership().voter_ids().any(|voter| voter == id.0),
+            matched: matched.map(|id| id.index),
+            answered_ago: answered.map(|at| at.elapsed()),
+            draining: !is_me && self.inner.pool.peer(id, &member.url).is_draining(),
+        }
+    }
+
+    /// Returns with the reason when the engine has stopped by itself.
+    pub async fn stopped(&self) -> String {
+        let mut metrics = self.inner.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_watched().running_state {
+                return fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                return "the engine is gone".to_owned();
+            }
+        }
+    }
+
+    /// Returns when something about the engine has changed.
+    pub fn changes(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut metrics = self.inner.raft.metrics();
+        async move {
+            let _ = metrics.changed().await;
+        }
+    }
+
+    // ---- leadership
+
+    /// Campaigns, with a pre-vote round first: refused while a leader is alive.
+    pub async fn campaign(&self) {
+        // An error means that the engine stopped, which is told elsewhere.
+        let _ = self.inner.raft.trigger().elect(true).await;
+    }
+
+    /// Asks `to` to take over.
+    pub async fn transfer(&self, to: MemberId) {
+        let _ = self.inner.raft.trigger().transfer_leader(to.0).await;
+    }
+
+    // ---- membership
+
+    /// Adds a learner and waits until it has caught up.
+    pub async fn add_learner(&self, id: MemberId, member: Member) -> Result<(), String> {
+        let added = self.inner.raft.add_learner(id.0, member, true).await;
+        added.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Makes `new` a voter in the place of `old`, in one joint change, and drops `old`.
+    pub async fn replace_voter(&self, old: MemberId, new: MemberId) -> Result<(), String> {
+        let change = ChangeMembers::Batch(vec![
+            ChangeMembers::AddVoterIds([new.0].into()),
+            ChangeMembers::RemoveVoters([old.0].into()),
+        ]);
+        let changed = self.inner.raft.change_membership(change, false).await;
+        changed.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Drops a learner.
+    pub async fn remove_learner(&self, id: MemberId) -> Result<(), String> {
+        let removed =
+            self.inner.raft.change_membership(ChangeMembers::RemoveNodes([id.0].into()), false).await;
+        removed.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// Completes a joint change that a crash left half done.
+    pub async fn leave_joint(&self) -> Result<(), String> {
+        let nothing = ChangeMembers::AddVoterIds(BTreeSet::new());
+        let changed = self.inner.raft.change_membership(nothing, false).await;
+        changed.map(drop).map_err(|error| error.to_string())
+    }
+
+    /// The membership as the peer protocol carries it.
+    pub fn membership_message(&self) -> log_pb::Membership {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        encode_membership(metrics.membership_config.membership())
+    }
+
+    // ---- stopping
+
+    /// Everything applied goes to disk, then the engine stops.
+    pub async fn shutdown(&self) {
+        let _ = self.inner.raft.shutdown().await;
+        if let Err(error) = self.flush().await {
+            tracing::warn!(%error, "could not flush while stopping");
+        }
+    }
+
+    async fn flush(&self) -> io::Result<()> {
+        self.inner.log.flush().await?;
+        if let Some(durable) = self.inner.log.durable_id() {
+            self.inner.store.log_is_durable_upto(durable.index);
+        }
+        self.inner.store.flush().await
+    }
+
+    /// The last entry that every voter has, when this node leads.
+    pub fn matched_by_all(&self) -> Option<LogIndex> {
+        self.view().matched_by_all()
+    }
+
+    pub fn role(&self) -> Role {
+        self.standing().0.role
+    }
+}

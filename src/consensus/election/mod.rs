@@ -1,1 +1,136 @@
-//! (being built)
+//! Who campaigns when: policies are pure functions of a view; one driver acts.
+//!
+//! A policy never decides an election, votes do (Raft, section 5.2). It decides whose
+//! turn it is to ask for them, and whether a leader should hand over. Loss of the
+//! leader is judged by the lease alone, never by pings.
+//!
+//! - `raft`: the engine's random timeouts with pre-vote; here only the very first
+//!   campaign of a fresh cluster is given to the lowest name.
+//! - `lowest-id`, `highest-id`: turns by rank (`ranked`).
+
+mod driver;
+mod ranked;
+
+use std::time::Duration;
+
+use crate::types::{ElectionPolicy, MemberId, MemberName};
+
+pub use driver::drive;
+
+/// What a policy may look at.
+#[derive(Clone, Debug)]
+pub struct ElectionView {
+    pub me: MemberId,
+    pub voters: Vec<Voter>,
+    /// This node leads, and a quorum acknowledges it.
+    pub leads: bool,
+    /// A leader is alive as far as this node knows.
+    pub leader_alive: bool,
+    /// Who led last, if this node has heard anybody since it started.
+    pub last_leader: Option<MemberId>,
+    /// Since the last word of a leader, the last change of our vote, or the start,
+    /// whichever came last.
+    pub quiet_for: Duration,
+    /// Nobody has voted yet: the cluster is new.
+    pub fresh: bool,
+    pub lease: Duration,
+    /// The distance between two ranks' turns: longer than a pre-vote round.
+    pub step: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Voter {
+    pub id: MemberId,
+    pub name: MemberName,
+    /// It is about to stop: no leadership should go to it.
+    pub draining: bool,
+    /// On the leader: it answers, and its log is as long as ours.
+    pub caught_up: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Wait,
+    /// Ask for votes, with a pre-vote round first.
+    Campaign,
+    /// Hand the leadership to this voter.
+    TransferTo(MemberId),
+}
+
+/// The policy's decision.
+pub fn decide(policy: ElectionPolicy, view: &ElectionView) -> Decision {
+    match policy {
+        ElectionPolicy::Raft => first_campaign(view),
+        ElectionPolicy::LowestId => ranked::decide(view, ranked::Order::LowestFirst),
+        ElectionPolicy::HighestId => ranked::decide(view, ranked::Order::HighestFirst),
+    }
+}
+
+/// Who should take over from a leader that is about to stop: the policy's favourite
+/// among those that could lead at once.
+pub fn successor(policy: ElectionPolicy, view: &ElectionView) -> Option<MemberId> {
+    let able = view.voters.iter().filter(|voter| voter.id != view.me && voter.caught_up && !voter.draining);
+    match policy {
+        ElectionPolicy::HighestId => able.max_by(|a, b| a.name.cmp(&b.name)),
+        ElectionPolicy::Raft | ElectionPolicy::LowestId => able.min_by(|a, b| a.name.cmp(&b.name)),
+    }
+    .map(|voter| voter.id)
+}
+
+/// A new cluster elects at once instead of waiting for a timeout: its lowest name asks.
+fn first_campaign(view: &ElectionView) -> Decision {
+    let lowest = view.voters.iter().min_by(|a, b| a.name.cmp(&b.name));
+    match view.fresh && !view.leader_alive && lowest.is_some_and(|voter| voter.id == view.me) {
+        true => Decision::Campaign,
+        false => Decision::Wait,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) const LEASE: Duration = Duration::from_millis(300);
+    pub(crate) const STEP: Duration = Duration::from_millis(100);
+
+    /// A view of three voters, node-1 to node-3 with ids 1 to 3, by `me`.
+    pub(crate) fn view(me: u64) -> ElectionView {
+        let voter = |id: u64| Voter {
+            id: MemberId(id),
+            name: MemberName::parse(&format!("node-{id}")).expect("name"),
+            draining: false,
+            caught_up: false,
+        };
+        ElectionView {
+            me: MemberId(me),
+            voters: vec![voter(1), voter(2), voter(3)],
+            leads: false,
+            leader_alive: false,
+            last_leader: None,
+            quiet_for: Duration::ZERO,
+            fresh: false,
+            lease: LEASE,
+            step: STEP,
+        }
+    }
+
+    #[test]
+    fn a_new_cluster_is_led_by_its_lowest_name() {
+        let fresh = |me| ElectionView { fresh: true, ..view(me) };
+        assert_eq!(decide(ElectionPolicy::Raft, &fresh(1)), Decision::Campaign);
+        assert_eq!(decide(ElectionPolicy::Raft, &fresh(2)), Decision::Wait);
+        assert_eq!(decide(ElectionPolicy::Raft, &view(1)), Decision::Wait);
+    }
+
+    #[test]
+    fn a_successor_answers_is_caught_up_and_stays() {
+        let mut leading = ElectionView { leads: true, ..view(1) };
+        assert_eq!(successor(ElectionPolicy::Raft, &leading), None);
+        leading.voters[1].caught_up = true;
+        leading.voters[2].caught_up = true;
+        assert_eq!(successor(ElectionPolicy::LowestId, &leading), Some(MemberId(2)));
+        assert_eq!(successor(ElectionPolicy::HighestId, &leading), Some(MemberId(3)));
+        leading.voters[1].draining = true;
+        assert_eq!(successor(ElectionPolicy::Raft, &leading), Some(MemberId(3)));
+    }
+}

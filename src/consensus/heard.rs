@@ -1,0 +1,45 @@
+//! When this node last heard a leader, since it started. The vote on disk is not news:
+//! a restarted node must not name a leader that it has not heard.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::types::{MemberId, Term};
+
+use super::types::RaftVote;
+
+/// A leader's last word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastWord {
+    pub term: Term,
+    pub leader: MemberId,
+    pub at: Instant,
+}
+
+#[derive(Clone, Default)]
+pub struct Heard(Arc<Mutex<Option<LastWord>>>);
+
+impl Heard {
+    /// A leader with this vote spoke to us.
+    pub fn note(&self, vote: &RaftVote) {
+        if !vote.committed {
+            return;
+        }
+        let word = LastWord {
+            term: vote.leader_id.term,
+            leader: MemberId(vote.leader_id.voted_for),
+            at: Instant::now(),
+        };
+        let mut last = self.0.lock();
+        if last.is_none_or(|last| last.term <= word.term) {
+            *last = Some(word);
+        }
+    }
+
+    /// The last word of any leader, if there was one.
+    pub fn last(&self) -> Option<LastWord> {
+        *self.0.lock()
+    }
+}

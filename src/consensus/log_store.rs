@@ -1,0 +1,125 @@
+//! Our log under openraft's storage trait. Translation only: what is durable when is
+//! `storage::log`'s business.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::{EntryPayload, OptionalSend};
+
+use crate::storage::log::Log;
+use crate::types::LogId;
+
+use super::types::{
+    PersistedSlot, RaftEntry, RaftLogId, RaftVote, TypeConfig, from_log_entry, from_raft_id, from_raft_vote,
+    to_log_entry, to_raft_id, to_raft_vote,
+};
+
+/// Payload bytes in one message to a follower at most. Well below the 4 MiB that gRPC
+/// receivers accept, and small enough that a heartbeat does not wait long behind it.
+const MAX_REPLICATION_BYTES: usize = 1024 * 1024;
+
+#[derive(Clone)]
+pub struct LogStore {
+    log: Log,
+}
+
+impl LogStore {
+    pub fn new(log: Log) -> Self {
+        Self { log }
+    }
+}
+
+/// Half-open bounds of any range.
+fn bounds(range: &impl RangeBounds<u64>) -> std::ops::Range<u64> {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(start) => start + 1,
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(end) => end + 1,
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    start..end
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<R: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: R,
+    ) -> io::Result<Vec<RaftEntry>> {
+        let entries = self.log.read(bounds(&range), usize::MAX)?;
+        entries.into_iter().map(from_log_entry).collect()
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<RaftVote>> {
+        Ok(self.log.vote().map(to_raft_vote))
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<RaftEntry>> {
+        let entries = self.log.read(start..end, MAX_REPLICATION_BYTES)?;
+        entries.into_iter().map(from_log_entry).collect()
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        Ok(LogState {
+            last_purged_log_id: self.log.last_purged().map(to_raft_id),
+            last_log_id: self.log.last_id().map(to_raft_id),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &RaftVote) -> io::Result<()> {
+        self.log.save_vote(from_raft_vote(vote)).await
+    }
+
+    async fn save_committed(&mut self, committed: Option<RaftLogId>) -> io::Result<()> {
+        self.log.save_committed(committed.map(from_raft_id))
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<RaftLogId>> {
+        Ok(self.log.committed().map(to_raft_id))
+    }
+
+    async fn append<I>(&mut self, entries: I, flushed: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = RaftEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut persisted: Vec<(PersistedSlot, LogId)> = Vec::new();
+        let mut translated = Vec::new();
+        for mut entry in entries {
+            if let EntryPayload::Normal(batch) = &mut entry.payload
+                && let Some(slot) = batch.persisted.take()
+            {
+                persisted.push((slot, from_raft_id(entry.log_id)));
+            }
+            translated.push(to_log_entry(&entry));
+        }
+        let done = move |result: io::Result<()>| {
+            if result.is_ok() {
+                persisted.into_iter().for_each(|(slot, at)| slot.fire(at));
+            }
+            flushed.io_completed(result);
+        };
+        self.log.append(translated, Box::new(done))
+    }
+
+    async fn truncate_after(&mut self, last: Option<RaftLogId>) -> io::Result<()> {
+        self.log.truncate_after(last.map(from_raft_id)).await
+    }
+
+    async fn purge(&mut self, upto: RaftLogId) -> io::Result<()> {
+        self.log.purge(from_raft_id(upto)).await
+    }
+}

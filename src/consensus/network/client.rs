@@ -1,0 +1,372 @@
+//! What openraft sends through: one of these for each peer and purpose.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+
+use crate::proto::peer as pb;
+use crate::types::MemberId;
+
+use super::super::state_machine::SnapshotData;
+use super::super::types::{
+    Member, RaftSnapshot, RaftVote, TypeConfig, encode_membership, entry_to_pb, from_raft_id, log_id_from_pb,
+    log_id_to_pb, vote_from_pb, vote_to_pb,
+};
+use super::pool::{Lane, Peer, PeerPool};
+
+type RpcError = RPCError<TypeConfig>;
+type AppendRequest = AppendEntriesRequest<TypeConfig>;
+type AppendResult = Result<StreamAppendResult<TypeConfig>, RpcError>;
+
+/// A follower that answers nothing for one to two of these while entries are under way
+/// is given up and dialled again: openraft itself puts no deadline on a stream. Above
+/// the worst fsync that a healthy disk shows.
+const PROGRESS_CHECK: Duration = Duration::from_millis(700);
+/// A whole snapshot, sent and installed.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
+/// The format of the snapshot stream's header.
+pub const SNAPSHOT_FORMAT: u32 = 1;
+
+#[derive(Clone)]
+pub struct NetworkFactory {
+    pool: PeerPool,
+}
+
+impl NetworkFactory {
+    pub fn new(pool: PeerPool) -> Self {
+        Self { pool }
+    }
+
+    fn network(&self, target: u64, node: &Member, heartbeats: bool) -> PeerNetwork {
+        PeerNetwork { peer: self.pool.peer(MemberId(target), &node.url), heartbeats }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
+    type Network = PeerNetwork;
+
+    async fn new_client(&mut self, target: u64, node: &Member) -> PeerNetwork {
+        self.network(target, node, false)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Member) -> PeerNetwork {
+        self.network(target, node, true)
+    }
+}
+
+pub struct PeerNetwork {
+    peer: Arc<Peer>,
+    /// Heartbeats are streams of one message: they go as a unary call.
+    heartbeats: bool,
+}
+
+fn unreachable(why: impl ToString) -> RpcError {
+    RPCError::Unreachable(Unreachable::from_string(why))
+}
+
+fn broken(why: impl ToString) -> RpcError {
+    RPCError::Network(NetworkError::from_string(why))
+}
+
+fn append_to_pb(request: AppendRequest, header: Option<pb::Header>) -> pb::AppendRequest {
+    pb::AppendRequest {
+        header,
+        vote: Some(vote_to_pb(&request.vote)),
+        prev: request.prev_log_id.map(log_id_to_pb),
+        entries: request.entries.into_iter().map(entry_to_pb).collect(),
+        commit: request.leader_commit.map(log_id_to_pb),
+    }
+}
+
+/// The engine's view of an answer; a peer whose disk forgot what it acknowledged is
+/// kept away from the engine, which would take the disk's word for it.
+fn append_from_pb(peer: &Peer, term: u64, reply: pb::AppendReply) -> AppendResult {
+    peer.note_draining(reply.draining);
+    match reply.result.ok_or_else(|| broken("an answer of a kind this version does not know"))? {
+        pb::append_reply::Result::Matched(matched) => {
+            let last = matched.last.map(log_id_from_pb);
+            peer.note_acknowledged(term, last.map(from_raft_id));
+            Ok(Ok(last))
+        }
+        pb::append_reply::Result::Conflict(at) => {
+            let at = log_id_from_pb(at);
+            if peer.has_forgotten(term, from_raft_id(at)) {
+                tracing::error!(peer = %peer.url(), entry = %at, "peer lost an entry that it had acknowledged; not sending to it. Stop it, wipe its directory and let it rejoin");
+                return Err(unreachable("its log ends before what it acknowledged"));
+            }
+            Ok(Err(StreamAppendError::Conflict(at)))
+        }
+        pb::append_reply::Result::HigherVote(vote) => {
+            Ok(Err(StreamAppendError::HigherVote(vote_from_pb(Some(vote)).map_err(broken)?)))
+        }
+    }
+}
+
+/// Runs one unary call on the control lane within the option's time.
+async fn unary<T, F>(
+    peer: &Arc<Peer>,
+    ttl: Duration,
+    call: impl FnOnce(super::pool::Client) -> F,
+) -> Result<T, RpcError>
+where
+    F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+{
+    let attempt = async {
+        let client = peer.client(Lane::Control).await.map_err(unreachable)?;
+        match call(client).await {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) => Err(unreachable(peer.failed(Lane::Control, &status).await)),
+        }
+    };
+    match tokio::time::timeout(ttl, attempt).await {
+        Ok(result) => result,
+        Err(_) => {
+            peer.hang_up(Lane::Control).await;
+            Err(unreachable(format!("no answer from {} within {ttl:?}", peer.url())))
+        }
+    }
+}
+
+async fn send_heartbeat(peer: Arc<Peer>, request: AppendRequest, ttl: Duration) -> AppendResult {
+    let term = request.vote.leader_id.term;
+    let message = append_to_pb(request, Some(peer.header()));
+    let reply = unary(&peer, ttl, |mut client| async move { client.heartbeat(message).await }).await?;
+    append_from_pb(&peer, term, reply)
+}
+
+/// The requests as the wire carries them, counted as they leave.
+fn outgoing<S>(
+    first: AppendRequest,
+    rest: S,
+    header: pb::Header,
+    sent: Arc<AtomicU64>,
+) -> impl Stream<Item = pb::AppendRequest> + Send + 'static
+where
+    S: Stream<Item = AppendRequest> + Send + 'static,
+{
+    let mut header = Some(header);
+    futures::stream::iter([first]).chain(rest).map(move |request| {
+        sent.fetch_add(1, Ordering::Relaxed);
+        append_to_pb(request, header.take())
+    })
+}
+
+/// Sends requests as they come and yields the answers in order.
+///
+/// It pulls one request before it dials: a stream that fails before it has read its
+/// input is started again by openraft at once, without a pause.
+fn replicate<S>(peer: Arc<Peer>, mut requests: S) -> impl Stream<Item = AppendResult> + Send
+where
+    S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
+{
+    async_stream::stream! {
+        let Some(first) = requests.next().await else { return };
+        let term = first.vote.leader_id.term;
+        let mut client = match peer.client(Lane::Bulk).await {
+            Ok(client) => client,
+            Err(why) => { yield Err(unreachable(why)); return }
+        };
+        let sent = Arc::new(AtomicU64::new(0));
+        let messages = outgoing(first, requests, peer.header(), sent.clone());
+        let opened = tokio::time::timeout(PROGRESS_CHECK * 2, client.append(messages)).await;
+        let mut replies = match opened {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => { yield Err(unreachable(peer.failed(Lane::Bulk, &status).await)); return }
+            Err(_) => { peer.hang_up(Lane::Bulk).await; yield Err(unreachable("append stream not opened in time")); return }
+        };
+        let mut received = 0;
+        let mut stalled = false;
+        loop {
+            match tokio::time::timeout(PROGRESS_CHECK, replies.next()).await {
+                Ok(Some(Ok(reply))) => {
+                    received += 1;
+                    stalled = false;
+                    yield append_from_pb(&peer, term, reply);
+                }
+                Ok(Some(Err(status))) => { yield Err(unreachable(peer.failed(Lane::Bulk, &status).await)); return }
+                Ok(None) => return,
+                Err(_) if sent.load(Ordering::Relaxed) == received => stalled = false,
+                Err(_) if !stalled => stalled = true,
+                Err(_) => {
+                    peer.hang_up(Lane::Bulk).await;
+                    yield Err(unreachable(format!("{} answers nothing", peer.url())));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The image as the wire carries it; an error ends the stream and thereby the call.
+fn snapshot_parts(
+    header: pb::SnapshotHeader,
+    snapshot: SnapshotData,
+    failure: Arc<parking_lot::Mutex<Option<String>>>,
+) -> impl Stream<Item = pb::SnapshotPart> + Send + 'static {
+    async_stream::stream! {
+        yield pb::SnapshotPart { part: Some(pb::snapshot_part::Part::Header(header)) };
+        let SnapshotData::Image(mut image) = snapshot else {
+            *failure.lock() = Some("a received snapshot cannot be passed on".to_owned());
+            return;
+        };
+        loop {
+            match image.next_chunk() {
+                Ok(Some(chunk)) => yield pb::SnapshotPart { part: Some(pb::snapshot_part::Part::Chunk(chunk)) },
+                Ok(None) => return,
+                Err(error) => { *failure.lock() = Some(error.to_string()); return }
+            }
+        }
+    }
+}
+
+async fn send_snapshot(peer: Arc<Peer>, vote: RaftVote, snapshot: RaftSnapshot) -> Result<RaftVote, String> {
+    let membership = &snapshot.meta.last_membership;
+    let header = pb::SnapshotHeader {
+        header: Some(peer.header()),
+        format: SNAPSHOT_FORMAT,
+        vote: Some(vote_to_pb(&vote)),
+        last: snapshot.meta.last_log_id.map(log_id_to_pb),
+        membership_at: membership.log_id().map(log_id_to_pb),
+        membership: Some(encode_membership(membership.membership())),
+    };
+    tracing::info!(to = %peer.url(), upto = ?snapshot.meta.last_log_id.map(|id| id.index), "sending a snapshot");
+    let failure = Arc::default();
+    let parts = snapshot_parts(header, snapshot.snapshot, Arc::clone(&failure));
+    let mut client = peer.client(Lane::Bulk).await?;
+    let reply = match client.install_snapshot(parts).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return Err(peer.failed(Lane::Bulk, &status).await),
+    };
+    if let Some(why) = failure.lock().take() {
+        return Err(why);
+    }
+    vote_from_pb(reply.vote).map_err(|error| error.to_string())
+}
+
+impl RaftNetworkV2<TypeConfig> for PeerNetwork {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendRequest,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
+        let result = send_heartbeat(self.peer.clone(), request, option.hard_ttl()).await?;
+        Ok(result.into())
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        mut input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, AppendResult>, RpcError>>
+    where
+        S: Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
+    {
+        let peer = self.peer.clone();
+        let heartbeats = self.heartbeats;
+        Box::pin(async move {
+            if !heartbeats {
+                return Ok(Box::pin(replicate(peer, input)) as BoxStream<'s, AppendResult>);
+            }
+            let ttl = option.hard_ttl();
+            let replies = async_stream::stream! {
+                while let Some(request) = input.next().await {
+                    yield send_heartbeat(peer.clone(), request, ttl).await;
+                }
+            };
+            Ok(Box::pin(replies) as BoxStream<'s, AppendResult>)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let message = vote_request_to_pb(&self.peer, &request);
+        let reply =
+            unary(&self.peer, option.soft_ttl(), |mut client| async move { client.vote(message).await })
+                .await?;
+        vote_reply_from_pb(reply)
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let message = vote_request_to_pb(&self.peer, &request);
+        let reply =
+            unary(&self.peer, option.soft_ttl(), |mut client| async move { client.pre_vote(message).await })
+                .await?;
+        vote_reply_from_pb(reply)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: RaftVote,
+        snapshot: RaftSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let sending =
+            tokio::time::timeout(SNAPSHOT_TIMEOUT, send_snapshot(self.peer.clone(), vote, snapshot));
+        tokio::select! { biased;
+            closed = cancel => Err(closed.into()),
+            sent = sending => match sent {
+                Ok(Ok(vote)) => Ok(SnapshotResponse::new(vote)),
+                Ok(Err(why)) => Err(Unreachable::from_string(why).into()),
+                Err(_) => {
+                    self.peer.hang_up(Lane::Bulk).await;
+                    Err(NetworkError::from_string("the snapshot took too long").into())
+                }
+            },
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        let message = pb::TransferRequest {
+            header: Some(self.peer.header()),
+            from_leader: Some(vote_to_pb(request.from_leader())),
+            last: request.last_log_id().copied().map(log_id_to_pb),
+        };
+        let reply = unary(&self.peer, option.hard_ttl(), |mut client| async move {
+            client.transfer_leader(message).await
+        })
+        .await?;
+        match reply.refused.is_empty() {
+            true => Ok(Ok(())),
+            false => Err(broken(reply.refused)),
+        }
+    }
+}
+
+fn vote_request_to_pb(peer: &Peer, request: &VoteRequest<TypeConfig>) -> pb::VoteRequest {
+    pb::VoteRequest {
+        header: Some(peer.header()),
+        vote: Some(vote_to_pb(&request.vote)),
+        last: request.last_log_id.map(log_id_to_pb),
+        leadership_transfer: request.leadership_transfer,
+    }
+}
+
+fn vote_reply_from_pb(reply: pb::VoteReply) -> Result<VoteResponse<TypeConfig>, RpcError> {
+    let vote = vote_from_pb(reply.vote).map_err(broken)?;
+    Ok(VoteResponse::new(vote, reply.last.map(log_id_from_pb), reply.granted))
+}

@@ -1,0 +1,54 @@
+//! Raft's messages between nodes, over gRPC on the one port.
+//!
+//! `pool` keeps the connections, `client` is what openraft sends through, `server` what
+//! it hears through. Every unary message and the first of every stream carries a
+//! header: cluster, sender, addressee, and the sender's run; who receives it checks it
+//! (`node::peers`) before anything reaches the engine.
+
+pub mod client;
+pub mod pool;
+pub mod server;
+
+use tonic::{Code, Status};
+
+/// A message to a peer, or a snapshot's part, at most. Batches are cut at 1 MiB of
+/// payload; one entry may carry a single value of the largest size and its overhead.
+pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// The metadata key that says why a peer refused, for programs.
+const REFUSAL_KEY: &str = "bellwether-refusal";
+
+/// Why a peer does not talk to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// Another cluster, or the message was meant for a member that is no longer there.
+    WrongAddress,
+    /// Another run of this data directory is known: one of the two is a copy.
+    CopiedDirectory,
+    /// The peer has not started its part of the cluster yet, or is stopping.
+    NotReady,
+}
+
+impl RefusalKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            RefusalKind::WrongAddress => "wrong-address",
+            RefusalKind::CopiedDirectory => "copied-directory",
+            RefusalKind::NotReady => "not-ready",
+        }
+    }
+}
+
+/// A refusal as a gRPC status.
+pub fn refusal(kind: RefusalKind, why: impl Into<String>) -> Status {
+    let mut status = Status::new(Code::FailedPrecondition, why);
+    status.metadata_mut().insert(REFUSAL_KEY, tonic::metadata::MetadataValue::from_static(kind.as_str()));
+    status
+}
+
+/// The refusal in a status, if it is one.
+pub fn refusal_kind(status: &Status) -> Option<RefusalKind> {
+    let text = status.metadata().get(REFUSAL_KEY)?.to_str().ok()?;
+    let kinds = [RefusalKind::WrongAddress, RefusalKind::CopiedDirectory, RefusalKind::NotReady];
+    kinds.into_iter().find(|kind| kind.as_str() == text)
+}

@@ -1,0 +1,247 @@
+//! Connections to the other members: two each, one for entries and snapshots, one for
+//! what must not wait behind them. Dialled when needed, dropped when they fail.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::env::Net;
+use crate::env::random::rng;
+use crate::proto::peer::peer_client::PeerClient;
+use crate::proto::peer::{Header, Run};
+use crate::types::{ClusterId, LogId, MemberId, Term};
+
+use super::{MAX_MESSAGE_BYTES, RefusalKind, refusal_kind};
+
+/// How long a TCP connect and the HTTP/2 preface may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// After a failed connect the next one waits this long plus as much again at random:
+/// a dead peer must not cost CPU, a returning one must be heard soon.
+const REDIAL_PAUSE: Duration = Duration::from_millis(30);
+/// Pings on a quiet connection, so that one whose packets vanish is noticed.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(1000);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_millis(1500);
+/// HTTP/2 windows: a full replication batch must fit without waiting for an update.
+const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+
+pub type Client = PeerClient<Channel>;
+
+/// Which of a peer's two connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Log entries and snapshots.
+    Bulk,
+    /// Heartbeats, votes, read indexes, transfers.
+    Control,
+}
+
+/// The host and port of `http://host:port`.
+pub fn authority(url: &str) -> &str {
+    url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/')
+}
+
+/// Connects once, without a pool: for peers whose member id is not known yet.
+pub async fn dial(net: &Arc<dyn Net>, url: &str) -> Result<Client, tonic::transport::Error> {
+    let authority = Arc::<str>::from(authority(url));
+    let endpoint = Endpoint::from_shared(format!("http://{authority}"))?
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+    let net = net.clone();
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let (net, authority) = (net.clone(), authority.clone());
+        async move {
+            let connecting = tokio::time::timeout(CONNECT_TIMEOUT, net.connect(&authority));
+            let stream = connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            Ok::<_, io::Error>(hyper_util::rt::TokioIo::new(stream))
+        }
+    });
+    let channel = endpoint.connect_with_connector(connector).await?;
+    Ok(PeerClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES))
+}
+
+/// One other member.
+pub struct Peer {
+    pub id: MemberId,
+    url: Mutex<String>,
+    net: Arc<dyn Net>,
+    header: Header,
+    lanes: [tokio::sync::Mutex<Option<Client>>; 2],
+    /// The highest entry that this peer acknowledged to us as leader of that term.
+    acknowledged: Mutex<(Term, Option<LogId>)>,
+    /// It says that it is about to stop.
+    draining: AtomicBool,
+    refusals: mpsc::UnboundedSender<PeerRefusal>,
+}
+
+/// A peer refused us: for the node to judge.
+#[derive(Clone, Debug)]
+pub struct PeerRefusal {
+    pub peer: MemberId,
+    pub kind: RefusalKind,
+    pub why: String,
+}
+
+impl Peer {
+    pub fn header(&self) -> Header {
+        self.header
+    }
+
+    pub fn url(&self) -> String {
+        self.url.lock().clone()
+    }
+
+    /// The lane's client, dialled when there is none.
+    pub async fn client(&self, lane: Lane) -> Result<Client, String> {
+        let mut slot = self.lanes[lane as usize].lock().await;
+        if let Some(client) = &*slot {
+            return Ok(client.clone());
+        }
+        let url = self.url();
+        match dial(&self.net, &url).await {
+            Ok(client) => Ok(slot.insert(client).clone()),
+            Err(error) => {
+                let jitter = rand::RngExt::random_range(&mut rng(), 0..REDIAL_PAUSE.as_millis() as u64);
+                tokio::time::sleep(REDIAL_PAUSE + Duration::from_millis(jitter)).await;
+                Err(format!("cannot reach {url}: {}", root_cause(&error)))
+            }
+        }
+    }
+
+    /// Forgets the lane's connection; the next use dials again.
+    pub async fn hang_up(&self, lane: Lane) {
+        *self.lanes[lane as usize].lock().await = None;
+    }
+
+    /// What to do about a failed call: refusals are reported and keep the connection,
+    /// all else drops it.
+    pub async fn failed(&self, lane: Lane, status: &tonic::Status) -> String {
+        match refusal_kind(status) {
+            Some(kind) => {
+                let why = status.message().to_owned();
+                // The node may be stopping and not listen any more.
+                let _ = self.refusals.send(PeerRefusal { peer: self.id, kind, why: why.clone() });
+                why
+            }
+            None => {
+                self.hang_up(lane).await;
+                format!("{}: {}", self.url(), status.message())
+            }
+        }
+    }
+
+    pub fn note_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Relaxed);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the peer has everything up to `last` on disk, in our `term`.
+    pub fn note_acknowledged(&self, term: Term, last: Option<LogId>) {
+        let mut acknowledged = self.acknowledged.lock();
+        if acknowledged.0 != term {
+            *acknowledged = (term, None);
+        }
+        acknowledged.1 = acknowledged.1.max(last);
+    }
+
+    /// True when the peer denies an entry that it acknowledged to us in this very term:
+    /// its disk lost what it promised to keep.
+    pub fn has_forgotten(&self, term: Term, denied: LogId) -> bool {
+        let acknowledged = self.acknowledged.lock();
+        acknowledged.0 == term && acknowledged.1.is_some_and(|last| denied.index <= last.index)
+    }
+}
+
+/// The innermost error: the one that says what happened.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+/// All other members, by id.
+#[derive(Clone)]
+pub struct PeerPool {
+    net: Arc<dyn Net>,
+    cluster: ClusterId,
+    me: MemberId,
+    run: Run,
+    peers: Arc<Mutex<BTreeMap<MemberId, Arc<Peer>>>>,
+    refusals: mpsc::UnboundedSender<PeerRefusal>,
+}
+
+impl PeerPool {
+    pub fn new(
+        net: Arc<dyn Net>,
+        cluster: ClusterId,
+        me: MemberId,
+        run: Run,
+    ) -> (Self, mpsc::UnboundedReceiver<PeerRefusal>) {
+        let (refusals, received) = mpsc::unbounded_channel();
+        (Self { net, cluster, me, run, peers: Arc::default(), refusals }, received)
+    }
+
+    /// The peer with this id; `url` is where the membership says it is.
+    pub fn peer(&self, id: MemberId, url: &str) -> Arc<Peer> {
+        let mut peers = self.peers.lock();
+        let peer = peers.entry(id).or_insert_with(|| {
+            Arc::new(Peer {
+                id,
+                url: Mutex::new(url.to_owned()),
+                net: self.net.clone(),
+                header: Header { cluster: self.cluster.0, from: self.me.0, to: id.0, run: Some(self.run) },
+                lanes: [None, None].map(tokio::sync::Mutex::new),
+                acknowledged: Mutex::new((0, None)),
+                draining: AtomicBool::new(false),
+                refusals: self.refusals.clone(),
+            })
+        });
+        peer.clone()
+    }
+
+    /// A member moved: later calls go to its new address.
+    pub fn moved(&self, id: MemberId, url: &str) {
+        if let Some(peer) = self.peers.lock().get(&id) {
+            *peer.url.lock() = url.to_owned();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities() {
+        assert_eq!(authority("http://node1:4000"), "node1:4000");
+        assert_eq!(authority("http://node1:4000/"), "node1:4000");
+    }
+
+    #[test]
+    fn a_peer_that_denies_what_it_acknowledged_in_this_term_has_forgotten() {
+        let net: Arc<dyn Net> = Arc::new(crate::env::net::RealNet);
+        let (pool, _refusals) = PeerPool::new(net, ClusterId(1), MemberId(1), Run { starts: 1, nonce: 1 });
+        let peer = pool.peer(MemberId(2), "http://x:1");
+        peer.note_acknowledged(3, Some(LogId { term: 3, index: 9 }));
+        assert!(peer.has_forgotten(3, LogId { term: 3, index: 9 }));
+        assert!(!peer.has_forgotten(3, LogId { term: 3, index: 10 }));
+        // Another leader may have truncated it in between: no proof of loss.
+        assert!(!peer.has_forgotten(4, LogId { term: 3, index: 9 }));
+    }
+}

@@ -1,0 +1,60 @@
+//! One consistent look at the engine, in our own types.
+
+use std::time::Duration;
+
+use crate::storage::log::Vote;
+use crate::types::{Incarnation, LogIndex, MemberId, MemberName, Role, Term};
+
+/// One member as the engine knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberView {
+    pub id: MemberId,
+    pub name: MemberName,
+    pub url: String,
+    pub incarnation: Incarnation,
+    pub voter: bool,
+    /// On the leader: the last entry known to be in that member's log.
+    pub matched: Option<LogIndex>,
+    /// On the leader: how long ago that member last answered.
+    pub answered_ago: Option<Duration>,
+    /// It says that it is about to stop.
+    pub draining: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct View {
+    pub role: Role,
+    pub leader: Option<MemberId>,
+    pub term: Term,
+    pub vote: Vote,
+    /// The engine believes that it leads, acknowledged or not.
+    pub engine_leads: bool,
+    pub quorum_acked_ago: Option<Duration>,
+    /// Since the last word of any leader, or since the start.
+    pub silent_for: Duration,
+    pub last_log: Option<LogIndex>,
+    pub committed: Option<LogIndex>,
+    pub applied: Option<LogIndex>,
+    pub snapshot: Option<LogIndex>,
+    pub purged: Option<LogIndex>,
+    /// In natural order of their names; voters and learners.
+    pub members: Vec<MemberView>,
+    /// A change of membership is half done (Raft, section 6).
+    pub joint: bool,
+    pub membership_committed: bool,
+}
+
+impl View {
+    pub fn member(&self, id: MemberId) -> Option<&MemberView> {
+        self.members.iter().find(|member| member.id == id)
+    }
+
+    pub fn voters(&self) -> impl Iterator<Item = &MemberView> {
+        self.members.iter().filter(|member| member.voter)
+    }
+
+    /// The last entry that every voter is known to have.
+    pub fn matched_by_all(&self) -> Option<LogIndex> {
+        self.voters().map(|member| member.matched).min().flatten()
+    }
+}
