@@ -42,7 +42,7 @@ use crate::types::{ClusterId, LogId, LogIndex, MemberId, Role};
 
 use self::heard::Heard;
 use self::network::client::NetworkFactory;
-use self::network::pool::{PeerPool, PeerRefusal};
+use self::network::pool::{Peer, PeerPool, PeerRefusal};
 use self::network::server::RaftServer;
 use self::standing::{Facts, Standing};
 use self::state_machine::StateMachine;
@@ -463,9 +463,23 @@ impl Consensus {
         self.inner.store.flush().await
     }
 
-    /// The last entry that every voter has, when this node leads.
-    pub fn matched_by_all(&self) -> Option<LogIndex> {
-        self.view().matched_by_all()
+    /// Returns when every voter has the entry at `index` on disk. Waits as long as it
+    /// takes: the caller has a deadline.
+    pub async fn on_every_voter(&self, index: LogIndex) {
+        let mut changes = self.inner.raft.data_metrics();
+        while self.view().matched_by_all() < Some(index) {
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Another member of this cluster.
+    pub fn peer(&self, id: MemberId) -> Option<Arc<Peer>> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let url = metrics.membership_config.membership().get_node(&id.0)?.url.clone();
+        Some(self.inner.pool.peer(id, &url))
     }
 
     pub fn role(&self) -> Role {

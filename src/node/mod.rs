@@ -1,102 +1,352 @@
-//! The only door to a node.
+//! The only door to a node: write, read, look, and the life of the node itself.
+//!
+//! # The life of a PUT
+//!
+//! 1. `api/http/key.rs` parses the request and calls [`Node::write`].
+//! 2. `node/write.rs` checks role, limits and deadline, and queues the command; one task
+//!    gathers what waits into one batch and encodes it once.
+//! 3. `consensus` proposes the batch; openraft appends it to the log and streams it to
+//!    the followers (`consensus/network/client.rs`, `server.rs`).
+//! 4. `storage/log` writes and syncs it, here and there, each with one fdatasync for
+//!    everything that waited.
+//! 5. When a majority has it, `consensus/state_machine.rs` applies it.
+//! 6. `storage/mvcc` records the revision; readers see it from now on.
+//! 7. `node/write.rs` gives each command its own reply; `api` maps it.
+//!
+//! # The life of a node
+//!
+//! [`Node::open`] reads the directory; [`Node::run`] finds or founds the cluster
+//! (`bootstrap`), starts consensus, and returns only when the node must end; in between
+//! [`Node::drain`] hands over before a stop. A node is one restartable function of its
+//! configuration and its `World`: no statics, no process-wide state.
 
+pub mod bootstrap;
+mod drain;
+mod forward;
+mod hello;
+mod identity;
+mod narrate;
+pub mod peer_service;
+mod read;
+mod rejoin;
+mod runs;
+mod status;
+mod write;
+
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use parking_lot::{Mutex, RwLock};
+use tokio::task::JoinSet;
+
 use crate::config::Config;
-use crate::error::Result;
+use crate::consensus::{Consensus, Options, election};
+use crate::env::World;
+use crate::error::{Error, Result};
 use crate::metrics::Metrics;
-use crate::proto::log::Command;
-use crate::storage::mvcc::{Reply, Store};
-use crate::types::{
-    Ack, ClusterId, Consistency, LogId, LogIndex, MemberId, MemberName, Revision, Role, Term,
-};
+use crate::storage::log::{Log, LogOptions};
+use crate::storage::mvcc::Store;
+use crate::types::{ClusterId, ElectionPolicy, MemberId};
 
-/// A write as a client asked for it.
-#[derive(Clone, Debug)]
-pub struct WriteRequest {
-    pub command: Command,
-    pub ack: Ack,
-    /// After this long without an answer the outcome is *unknown*.
-    pub timeout: Duration,
-    /// A follower passes it on to the leader instead of refusing it.
-    pub forward: bool,
+use self::bootstrap::decide::Acquaintance;
+use self::identity::{Identity, Membership};
+use self::runs::Runs;
+
+pub use self::read::Freshness;
+pub use self::status::{MemberStatus, Status};
+pub use self::write::{WriteRequest, Written};
+
+/// Entries kept in memory for apply and replication.
+const LOG_CACHE_BYTES: usize = 8 * 1024 * 1024;
+/// How often the free disk space is looked at.
+const DISK_CHECK: Duration = Duration::from_secs(1);
+
+/// Why a node ended by itself.
+#[derive(Debug)]
+pub enum Exit {
+    /// It cannot go on; the text says why and how to mend it.
+    Failed(String),
+    /// Its founding set was given up: start it again, with what the directory now says.
+    StartAfresh,
 }
 
-/// What became of a write.
-#[derive(Clone, Debug)]
-pub struct Written {
-    /// `None` at `Ack::Leader`: nothing is applied yet, so there is no revision.
-    pub reply: Option<Reply>,
-    pub at: LogId,
-    pub leader: MemberName,
-}
-
-/// One member as this node knows it.
-#[derive(Clone, Debug)]
-pub struct MemberStatus {
-    pub name: MemberName,
-    pub id: MemberId,
-    pub url: String,
-    pub voter: bool,
-    /// On the leader: the last entry known to be on that member's disk.
-    pub matched: Option<LogIndex>,
-}
-
-/// What a node says of itself.
-#[derive(Clone, Debug)]
-pub struct Status {
-    pub name: MemberName,
-    pub role: Role,
-    pub term: Term,
-    /// Who leads, as far as this node knows; with the URL when it is known.
-    pub leader: Option<MemberName>,
-    pub leader_url: Option<String>,
-    pub cluster: Option<ClusterId>,
-    pub member: Option<MemberId>,
-    pub members: Vec<MemberStatus>,
-    pub last_log: Option<LogIndex>,
-    pub committed: Option<LogIndex>,
-    pub applied: Option<LogIndex>,
-    pub revision: Revision,
-    /// Why this node is not ready to serve; `None` when it is.
-    pub not_ready: Option<String>,
-    pub draining: bool,
+impl Exit {
+    fn failed(error: impl std::fmt::Display) -> Self {
+        Exit::Failed(error.to_string())
+    }
 }
 
 /// A running node; clones share it.
 #[derive(Clone)]
-pub struct Node {}
+pub struct Node {
+    shared: Arc<Shared>,
+}
 
-#[allow(unused_variables, clippy::todo)]
+pub(crate) struct Shared {
+    config: Config,
+    world: World,
+    metrics: Arc<Metrics>,
+    identity: Mutex<Identity>,
+    log: Log,
+    store: Store,
+    runs: Runs,
+    /// Whom this node found behind its peer URLs.
+    acquaintances: Mutex<Vec<Acquaintance>>,
+    phase: RwLock<Phase>,
+    draining: AtomicBool,
+    /// The disk is nearly full: growth is refused.
+    disk_low: AtomicBool,
+    /// What ended this node, once something has.
+    failure: Mutex<Option<String>>,
+}
+
+enum Phase {
+    /// No cluster yet; the text says what is waited for.
+    Founding(String),
+    Running(Arc<Running>),
+}
+
+/// What exists once the node is a member of a cluster.
+pub(crate) struct Running {
+    consensus: Consensus,
+    cluster: ClusterId,
+    writes: write::WriteQueue,
+    reads: read::ReadIndexes,
+    /// Everything applied before the last stop is applied again.
+    recovered: AtomicBool,
+    /// When local reads stop waiting for that.
+    recovery_deadline: tokio::time::Instant,
+    rejoining: rejoin::Guard,
+}
+
 impl Node {
+    /// Reads the directory: identity, log and store. Starts nothing.
+    pub fn open(config: Config, world: World) -> io::Result<Self> {
+        let disk = world.disk.clone();
+        let identity = Identity::load(disk.as_ref(), &config.name)?;
+        let metrics = Arc::new(Metrics::default());
+        if identity.begun().is_none() {
+            // A seed that was never begun, or a set that was given up: nothing was done
+            // under it.
+            forget_log_and_store(&world)?;
+        }
+        let options = LogOptions { segment_bytes: config.log_segment_bytes, cache_bytes: LOG_CACHE_BYTES };
+        let log = Log::open(disk.clone(), &world.workers, options, metrics.clone())?;
+        if identity.begun().is_some() && log.last_id().is_none() && log.vote().is_none() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "this data directory belongs to a cluster, but its log is gone: a node must not vote from a memory it lost. Empty the whole directory; the node then comes back by itself as a learner",
+            ));
+        }
+        let store = Store::open(disk.clone(), &world.workers, metrics.clone())?;
+        let shared = Shared {
+            config,
+            world,
+            metrics,
+            identity: Mutex::new(identity),
+            log,
+            store,
+            runs: Runs::load(disk)?,
+            acquaintances: Mutex::default(),
+            phase: RwLock::new(Phase::Founding("starting".to_owned())),
+            draining: AtomicBool::new(false),
+            disk_low: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Runs until something ends the node. Everything it started ends with it.
+    pub async fn run(&self) -> Exit {
+        let mut tasks = JoinSet::new();
+        let exit = match self.shared.clone().join_cluster(&mut tasks).await {
+            Ok(running) => self.shared.watch(&running).await,
+            Err(exit) => exit,
+        };
+        if let Exit::Failed(why) = &exit {
+            *self.shared.failure.lock() = Some(why.clone());
+        }
+        tasks.shutdown().await;
+        if let Some(running) = self.shared.running() {
+            running.consensus.shutdown().await;
+        }
+        exit
+    }
+
     pub fn config(&self) -> &Config {
-        todo!()
+        &self.shared.config
     }
+
     pub fn metrics(&self) -> &Arc<Metrics> {
-        todo!()
+        &self.shared.metrics
     }
+
     pub fn store(&self) -> &Store {
-        todo!()
+        &self.shared.store
     }
+
+    /// Bytes that the log takes on disk.
+    pub fn log_disk_bytes(&self) -> u64 {
+        self.shared.log.disk_bytes()
+    }
+
     pub fn status(&self) -> Status {
-        todo!()
+        self.shared.status()
     }
-    pub async fn write(&self, request: WriteRequest) -> Result<Written> {
-        todo!()
-    }
-    /// Returns when [`Node::store`] may be read at this consistency, and has reached
-    /// `min_revision`.
-    pub async fn read_barrier(
-        &self,
-        consistency: Consistency,
-        min_revision: Option<Revision>,
-        timeout: Duration,
-    ) -> Result<()> {
-        todo!()
-    }
+
     /// Health of the process itself: an error says what failed.
     pub fn alive(&self) -> Result<()> {
-        todo!()
+        match self.shared.failure.lock().clone() {
+            Some(why) => Err(Error::Failed { why }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Removes what a founding set that never began has left.
+fn forget_log_and_store(world: &World) -> io::Result<()> {
+    for dir in ["log", ""] {
+        for name in world.disk.list(dir)? {
+            let path = if dir.is_empty() { name.clone() } else { format!("{dir}/{name}") };
+            if dir == "log" || name.starts_with("state.redb") {
+                world.disk.remove(&path)?;
+            }
+        }
+    }
+    if !world.disk.list("log")?.is_empty() {
+        world.disk.sync_dir("log")?;
+    }
+    world.disk.sync_dir("")
+}
+
+impl Shared {
+    pub(crate) fn running(&self) -> Option<Arc<Running>> {
+        match &*self.phase.read() {
+            Phase::Running(running) => Some(running.clone()),
+            Phase::Founding(_) => None,
+        }
+    }
+
+    /// The running part, or the error that a client gets instead.
+    pub(crate) fn require_running(&self) -> Result<Arc<Running>> {
+        match &*self.phase.read() {
+            Phase::Running(running) => Ok(running.clone()),
+            Phase::Founding(why) => Err(Error::NotReady { why: why.clone() }),
+        }
+    }
+
+    fn set_waiting(&self, why: String) {
+        *self.phase.write() = Phase::Founding(why);
+    }
+
+    /// The address of this node as itself knows it.
+    fn own_url(&self) -> String {
+        if let Some(url) = &self.config.advertise_url {
+            return url.clone();
+        }
+        let host = match self.config.listen.as_str() {
+            "0.0.0.0" | "::" => "127.0.0.1",
+            host => host,
+        };
+        format!("http://{host}:{}", self.config.port)
+    }
+
+    /// Finds or founds the cluster, then starts the engine and the tasks around it.
+    async fn join_cluster(
+        self: Arc<Self>,
+        tasks: &mut JoinSet<()>,
+    ) -> std::result::Result<Arc<Running>, Exit> {
+        let (cluster, me) = bootstrap::run::find_cluster(&self).await?;
+        let config = &self.config;
+        let options = Options {
+            cluster,
+            me,
+            run: self.identity.lock().run,
+            heartbeat: config.heartbeat,
+            election_timeout: config.election_timeout,
+            engine_elects: config.election == ElectionPolicy::Raft,
+            snapshot_every: config.snapshot_every_entries,
+            log_keep: config.log_keep_entries,
+        };
+        let started = Consensus::start(options, &self.world, self.log.clone(), self.store.clone()).await;
+        let (consensus, refusals) = started.map_err(Exit::failed)?;
+        let (writes, batcher) = write::WriteQueue::new(consensus.clone(), self.world.clock.clone());
+        let (reads, confirmer) = read::ReadIndexes::new(consensus.clone());
+        let running = Arc::new(Running {
+            cluster,
+            writes,
+            reads,
+            recovered: AtomicBool::new(false),
+            recovery_deadline: tokio::time::Instant::now() + read::RECOVERY_WAIT,
+            rejoining: rejoin::Guard::default(),
+            consensus,
+        });
+        tasks.spawn(batcher);
+        tasks.spawn(confirmer);
+        tasks.spawn(election::drive(running.consensus.clone(), config.election, self.metrics.clone()));
+        tasks.spawn(narrate::narrate(running.consensus.clone(), config.election));
+        tasks.spawn(recover(running.clone()));
+        tasks.spawn(rejoin::stay_a_voter(self.clone(), running.clone()));
+        tasks.spawn(rejoin::finish_half_done_changes(running.clone()));
+        tasks.spawn(self.clone().watch_disk());
+        tasks.spawn(peer_service::watch_refusals(self.clone(), refusals));
+        *self.phase.write() = Phase::Running(running.clone());
+        Ok(running)
+    }
+
+    /// Returns when the node must end.
+    async fn watch(&self, running: &Running) -> Exit {
+        tokio::select! { biased;
+            why = running.consensus.stopped() => Exit::Failed(format!("this node stopped: {why}")),
+            exit = bootstrap::run::watch_for_abandonment(self) => exit,
+            why = self.failed() => Exit::Failed(why),
+        }
+    }
+
+    /// Returns with the reason once some part of the node has reported a failure.
+    async fn failed(&self) -> String {
+        let mut ticks = tokio::time::interval(DISK_CHECK / 5);
+        loop {
+            ticks.tick().await;
+            if let Some(why) = self.failure.lock().clone() {
+                return why;
+            }
+        }
+    }
+
+    async fn watch_disk(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(DISK_CHECK);
+        loop {
+            ticks.tick().await;
+            let low = self.world.disk.free_bytes().is_some_and(|free| free < self.config.min_free_bytes);
+            if low != self.disk_low.swap(low, Ordering::Relaxed) {
+                match low {
+                    true => tracing::error!(
+                        "the disk is nearly full: refusing writes that grow the store. Free some space"
+                    ),
+                    false => tracing::info!("the disk has room again"),
+                }
+            }
+        }
+    }
+}
+
+/// Notes when everything applied before the last stop is applied again.
+async fn recover(running: Arc<Running>) {
+    running.consensus.recovered().await;
+    running.recovered.store(true, Ordering::Relaxed);
+}
+
+impl Running {
+    fn me(&self) -> MemberId {
+        self.consensus.me()
+    }
+}
+
+impl Membership {
+    fn rejoined(&self) -> bool {
+        matches!(self, Membership::Begun { origin: identity::Origin::Rejoined, .. })
     }
 }

@@ -24,7 +24,7 @@ const MAX_TRANSFER_PAUSE: Duration = Duration::from_secs(60);
 const ALIVE_HEARTBEATS: u32 = 3;
 
 /// Builds the policy's view from the engine's.
-pub fn election_view(
+fn election_view(
     view: &View,
     me: MemberId,
     lease: Duration,
@@ -52,6 +52,12 @@ pub fn election_view(
         lease,
         step: MIN_STEP.max(heartbeat),
     }
+}
+
+/// The view of a node that is about to hand over: who could lead matters, turns do not.
+pub fn driver_view(consensus: &Consensus) -> ElectionView {
+    let options = consensus.options();
+    election_view(&consensus.view(), options.me, options.lease(), options.heartbeat, Instant::now(), None)
 }
 
 /// What the driver remembers between two looks.

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::types::{ElectionPolicy, MemberId, MemberName};
 
-pub use driver::drive;
+pub use driver::{drive, driver_view};
 
 /// What a policy may look at.
 #[derive(Clone, Debug)]

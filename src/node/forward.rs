@@ -1,0 +1,152 @@
+//! Passing a write on to the leader, when the client asked for it. Sent once: a
+//! connection that breaks after sending leaves the outcome unknown.
+
+use std::time::Duration;
+
+use crate::consensus::network::pool::Lane;
+use crate::consensus::network::refusal_kind;
+use crate::error::{Error, LeaderHint, Result};
+use crate::proto::peer::{self as pb, forward_reply};
+use crate::storage::mvcc::{KeyValue, Reply};
+use crate::types::{Ack, LogId, MemberName};
+
+use super::{Running, Shared, WriteRequest, Written};
+
+/// What a client is told to wait when the leader is overloaded.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+impl Shared {
+    pub(crate) async fn forward(
+        &self,
+        running: &Running,
+        leader: LeaderHint,
+        request: WriteRequest,
+    ) -> Result<Written> {
+        let not_applied =
+            || Error::NotLeader { role: running.consensus.role(), leader: Some(leader.clone()) };
+        let Some(peer) = running.consensus.standing().0.leader.and_then(|id| running.consensus.peer(id))
+        else {
+            return Err(not_applied());
+        };
+        let mut client = peer.client(Lane::Control).await.map_err(|_| not_applied())?;
+        let message = pb::ForwardRequest {
+            header: Some(peer.header()),
+            command: Some(request.command),
+            ack: encode_ack(request.ack),
+            timeout_ms: request.timeout.as_millis() as u64,
+        };
+        match tokio::time::timeout(request.timeout, client.forward(message)).await {
+            Err(_) => {
+                Err(Error::Unknown { why: format!("no answer from the leader within {:?}", request.timeout) })
+            }
+            // Refused at the door: it never reached the leader's queue.
+            Ok(Err(status)) if refusal_kind(&status).is_some() => Err(not_applied()),
+            Ok(Err(status)) => Err(Error::Unknown { why: peer.failed(Lane::Control, &status).await }),
+            Ok(Ok(response)) => decode_reply(response.into_inner(), not_applied),
+        }
+    }
+}
+
+fn encode_ack(ack: Ack) -> u32 {
+    match ack {
+        Ack::Leader => 0,
+        Ack::Quorum => 1,
+        Ack::All => 2,
+    }
+}
+
+pub(crate) fn decode_ack(ack: u32) -> Ack {
+    match ack {
+        0 => Ack::Leader,
+        2 => Ack::All,
+        _ => Ack::Quorum,
+    }
+}
+
+/// A write's result on its way back to the follower that asked.
+pub(crate) fn encode_result(result: Result<Written>) -> pb::ForwardReply {
+    use forward_reply::Result as Reply;
+    let result = match result {
+        Ok(written) => Reply::Written(encode_written(written)),
+        Err(Error::Unknown { why }) => Reply::Unknown(why),
+        Err(Error::Invalid(why)) => Reply::Invalid(why),
+        Err(Error::Overloaded { .. }) => Reply::TooManyRequests(true),
+        Err(error) => Reply::NotApplied(error.to_string()),
+    };
+    pb::ForwardReply { result: Some(result) }
+}
+
+fn encode_written(written: Written) -> pb::Written {
+    let mut message = pb::Written {
+        term: written.at.term,
+        index: written.at.index,
+        leader: written.leader.to_string(),
+        ..Default::default()
+    };
+    match written.reply {
+        None => {}
+        Some(Reply::Put { revision, .. } | Reply::Compacted { revision }) => message.revision = revision,
+        Some(Reply::Deleted { revision, previous }) => {
+            message.is_delete = true;
+            (message.revision, message.deleted) = (revision, previous.len() as u64);
+        }
+        Some(Reply::PreconditionFailed { current, revision }) => {
+            message.revision = revision;
+            message.precondition_failed = true;
+            message.current_revision = current.unwrap_or(0);
+        }
+        Some(Reply::Refused { why }) => message.refused = why,
+    }
+    message
+}
+
+fn decode_reply(reply: pb::ForwardReply, not_applied: impl Fn() -> Error) -> Result<Written> {
+    use forward_reply::Result as Reply;
+    match reply.result {
+        Some(Reply::Written(written)) => decode_written(written),
+        Some(Reply::Unknown(why)) => Err(Error::Unknown { why }),
+        Some(Reply::Invalid(why)) => Err(Error::Invalid(why)),
+        Some(Reply::TooManyRequests(_)) => Err(Error::Overloaded {
+            why: "the leader has too many writes waiting".to_owned(),
+            retry_after: RETRY_AFTER,
+        }),
+        Some(Reply::NotApplied(_)) => Err(not_applied()),
+        None => Err(Error::Unknown {
+            why: "the leader's answer is of a kind this version does not know".to_owned(),
+        }),
+    }
+}
+
+fn decode_written(written: pb::Written) -> Result<Written> {
+    let leader = MemberName::parse(&written.leader).map_err(|why| Error::Unknown { why })?;
+    let at = LogId { term: written.term, index: written.index };
+    let reply = match &written {
+        pb::Written { refused, .. } if !refused.is_empty() => Some(Reply::Refused { why: refused.clone() }),
+        pb::Written { precondition_failed: true, current_revision, revision, .. } => {
+            Some(Reply::PreconditionFailed {
+                current: (*current_revision != 0).then_some(*current_revision),
+                revision: *revision,
+            })
+        }
+        // No revision: answered when the leader's own log had it.
+        pb::Written { revision: 0, .. } => None,
+        pb::Written { is_delete: true, revision, deleted, .. } => {
+            Some(Reply::Deleted { revision: *revision, previous: placeholders(*deleted) })
+        }
+        pb::Written { revision, .. } => Some(Reply::Put { revision: *revision, previous: None }),
+    };
+    Ok(Written { reply, at, leader })
+}
+
+/// How many were deleted is all that travels back.
+fn placeholders(count: u64) -> Vec<KeyValue> {
+    let nothing = KeyValue {
+        key: Default::default(),
+        value: Default::default(),
+        create_revision: 0,
+        mod_revision: 0,
+        version: 0,
+        lease: 0,
+    };
+    vec![nothing; count as usize]
+}

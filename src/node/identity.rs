@@ -1,0 +1,166 @@
+//! Who this node is: the name, incarnation, run and cluster that its directory records.
+//! Every change is on disk before anybody acts on it.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use crate::consensus::types::{decode_member, encode_member};
+use crate::env::Disk;
+use crate::env::random::rng;
+use crate::proto::data as pb;
+use crate::proto::peer::Run;
+use crate::storage::data_dir;
+use crate::types::{ClusterId, Incarnation, MemberId, MemberName};
+
+use super::bootstrap::founding::{Founder, FoundingSet, member_id};
+
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub name: MemberName,
+    pub incarnation: Incarnation,
+    /// This run of the directory.
+    pub run: Run,
+    pub membership: Membership,
+    /// Founding sets given up for good.
+    pub refused: BTreeSet<ClusterId>,
+}
+
+/// How far this directory has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Membership {
+    None,
+    /// A founding set is written down; its cluster has not begun here.
+    Agreed(FoundingSet),
+    /// The log of that cluster is in this directory.
+    Begun {
+        cluster: ClusterId,
+        member: MemberId,
+        origin: Origin,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Founder(FoundingSet),
+    /// Came in the place of a directory that was lost.
+    Rejoined,
+}
+
+fn invalid(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.into())
+}
+
+impl Identity {
+    /// Reads the directory's identity, or makes one; counts this start. On disk when it
+    /// returns.
+    pub fn load(disk: &dyn Disk, name: &MemberName) -> io::Result<Self> {
+        let nonce = rand::Rng::next_u64(&mut rng());
+        let mut identity = match data_dir::load_identity(disk)? {
+            Some(stored) => Self::decode(stored, name, nonce)?,
+            None => Self {
+                name: name.clone(),
+                incarnation: new_incarnation(),
+                run: Run { starts: 0, nonce },
+                membership: Membership::None,
+                refused: BTreeSet::new(),
+            },
+        };
+        identity.run.starts += 1;
+        identity.save(disk)?;
+        Ok(identity)
+    }
+
+    fn decode(stored: pb::Identity, name: &MemberName, nonce: u64) -> io::Result<Self> {
+        if stored.name != name.as_str() {
+            return Err(invalid(format!(
+                "this data directory belongs to {}, this node is called {name}: set NODE_ID={} or choose another DATA_DIR",
+                stored.name, stored.name
+            )));
+        }
+        let incarnation = Incarnation::from_slice(&stored.incarnation)
+            .ok_or_else(|| invalid("identity: bad incarnation"))?;
+        Ok(Self {
+            name: name.clone(),
+            incarnation,
+            run: Run { starts: stored.starts, nonce },
+            membership: stored.cluster.map_or(Ok(Membership::None), decode_membership)?,
+            refused: stored.refused_clusters.into_iter().map(ClusterId).collect(),
+        })
+    }
+
+    pub fn save(&self, disk: &dyn Disk) -> io::Result<()> {
+        let message = pb::Identity {
+            format: data_dir::FORMAT,
+            name: self.name.to_string(),
+            incarnation: self.incarnation.to_bytes(),
+            starts: self.run.starts,
+            cluster: encode_membership(&self.membership, self),
+            refused_clusters: self.refused.iter().map(|cluster| cluster.0).collect(),
+        };
+        data_dir::store_identity(disk, &message)
+    }
+
+    /// Gives a founding set up for good.
+    pub fn refuse(&mut self, cluster: ClusterId) {
+        self.refused.insert(cluster);
+    }
+
+    pub fn founders(&self) -> Option<&FoundingSet> {
+        match &self.membership {
+            Membership::Agreed(set) | Membership::Begun { origin: Origin::Founder(set), .. } => Some(set),
+            _ => None,
+        }
+    }
+
+    pub fn begun(&self) -> Option<(ClusterId, MemberId)> {
+        match self.membership {
+            Membership::Begun { cluster, member, .. } => Some((cluster, member)),
+            _ => None,
+        }
+    }
+}
+
+fn new_incarnation() -> Incarnation {
+    let mut bytes = [0; 16];
+    rand::Rng::fill_bytes(&mut rng(), &mut bytes);
+    Incarnation(uuid::Builder::from_random_bytes(bytes).into_uuid())
+}
+
+fn decode_membership(stored: pb::Cluster) -> io::Result<Membership> {
+    let founder = |member: &_| {
+        let (_, member) = decode_member(member)?;
+        Ok::<_, io::Error>(Founder { name: member.name, incarnation: member.incarnation, url: member.url })
+    };
+    let founders: Vec<Founder> = stored.founders.iter().map(founder).collect::<Result<_, _>>()?;
+    let set = FoundingSet::new(founders);
+    if !stored.begun {
+        return Ok(Membership::Agreed(set));
+    }
+    let origin = if stored.rejoined { Origin::Rejoined } else { Origin::Founder(set) };
+    Ok(Membership::Begun { cluster: ClusterId(stored.id), member: MemberId(stored.member), origin })
+}
+
+fn encode_membership(membership: &Membership, identity: &Identity) -> Option<pb::Cluster> {
+    let founders =
+        |set: &FoundingSet| set.members().iter().map(|(id, member)| encode_member(id.0, member)).collect();
+    match membership {
+        Membership::None => None,
+        Membership::Agreed(set) => Some(pb::Cluster {
+            id: set.cluster().0,
+            member: member_id(set.cluster(), &identity.name, identity.incarnation).0,
+            founders: founders(set),
+            begun: false,
+            rejoined: false,
+        }),
+        Membership::Begun { cluster, member, origin } => Some(pb::Cluster {
+            id: cluster.0,
+            member: member.0,
+            founders: match origin {
+                Origin::Founder(set) => founders(set),
+                Origin::Rejoined => Vec::new(),
+            },
+            begun: true,
+            rejoined: *origin == Origin::Rejoined,
+        }),
+    }
+}

@@ -1,0 +1,198 @@
+//! The peers' side of the door: every message's header is checked here before anything
+//! reaches the engine.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::consensus::network::pool::PeerRefusal;
+use crate::consensus::network::{MAX_MESSAGE_BYTES, RefusalKind, refusal};
+use crate::proto::peer as pb;
+use crate::proto::peer::peer_server::{Peer, PeerServer};
+use crate::types::{ClusterId, MemberId};
+
+use super::runs::Verdict;
+use super::{Node, Running, Shared, WriteRequest, forward, hello, rejoin};
+
+/// The gRPC service that peers speak to.
+pub fn service(node: &Node) -> PeerServer<PeerService> {
+    PeerServer::new(PeerService { node: node.clone() })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+pub struct PeerService {
+    node: Node,
+}
+
+type Reply<T> = Result<Response<T>, Status>;
+
+impl Shared {
+    /// Lets a message in that comes from a member of this cluster, is meant for this
+    /// member, and belongs to a run that is no copy.
+    async fn admit(&self, header: Option<pb::Header>) -> Result<Arc<Running>, Status> {
+        let header = header.ok_or_else(|| Status::invalid_argument("a peer message without its header"))?;
+        let running = self.running().ok_or_else(|| {
+            refusal(RefusalKind::NotReady, "this node has not begun its part of a cluster yet")
+        })?;
+        let (cluster, to) = (ClusterId(header.cluster), MemberId(header.to));
+        if cluster != running.cluster {
+            let why = format!(
+                "{} belongs to cluster {}, the sender to cluster {cluster}: check PEERS on both",
+                self.config.name, running.cluster
+            );
+            return Err(refusal(RefusalKind::WrongAddress, why));
+        }
+        if to != running.me() {
+            let why = format!(
+                "the message is meant for member {to}; {} is member {} now: its directory was replaced, or PEERS is wrong",
+                self.config.name,
+                running.me()
+            );
+            return Err(refusal(RefusalKind::WrongAddress, why));
+        }
+        self.check_run(&running, MemberId(header.from), header.run.unwrap_or_default()).await?;
+        Ok(running)
+    }
+
+    async fn check_run(&self, running: &Running, from: MemberId, run: pb::Run) -> Result<(), Status> {
+        match self.runs.judge(from, run) {
+            Verdict::Known => Ok(()),
+            Verdict::Copy { known } => Err(copied(from, run, known)),
+            Verdict::Newer { previous } => {
+                if let Some(previous) = previous
+                    && self.still_answers(running, from, previous).await
+                {
+                    return Err(copied(from, run, previous));
+                }
+                self.runs.accept(from, run).map_err(|error| Status::internal(error.to_string()))
+            }
+        }
+    }
+
+    /// The member's previous run is alive at the address where the member belongs.
+    async fn still_answers(&self, running: &Running, member: MemberId, previous: pb::Run) -> bool {
+        let Some(peer) = running.consensus.peer(member) else { return false };
+        let hello = hello::ask(&self.world.net, &peer.url(), self.introduction()).await;
+        hello.is_some_and(|hello| hello.member == Some(member) && hello.run == previous)
+    }
+}
+
+fn copied(member: MemberId, run: pb::Run, known: pb::Run) -> Status {
+    tracing::error!(%member, starts = run.starts, known_starts = known.starts, "refused a node that runs on a copy of another node's data directory");
+    let why = format!(
+        "another process runs, or ran later, with this data directory (member {member}, start {}; known start {}): one of the two is a copy. Stop both, keep one, empty the other's DATA_DIR",
+        run.starts, known.starts
+    );
+    refusal(RefusalKind::CopiedDirectory, why)
+}
+
+/// Judges what peers refuse: a node that runs on a copied directory must stop.
+pub(crate) async fn watch_refusals(shared: Arc<Shared>, mut refusals: mpsc::UnboundedReceiver<PeerRefusal>) {
+    let mut said = None;
+    while let Some(refusal) = refusals.recv().await {
+        match refusal.kind {
+            RefusalKind::CopiedDirectory => *shared.failure.lock() = Some(refusal.why),
+            RefusalKind::WrongAddress | RefusalKind::NotReady => {
+                // A peer that starts later refuses at first; repeated every heartbeat.
+                if said.as_ref() != Some(&refusal.why) {
+                    tracing::warn!(peer = %refusal.peer, "peer refused: {}", refusal.why);
+                    said = Some(refusal.why);
+                }
+            }
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    async fn hello(&self, _request: Request<pb::HelloRequest>) -> Reply<pb::HelloReply> {
+        Ok(Response::new(self.node.shared.hello_reply()))
+    }
+
+    async fn rejoin(&self, request: Request<pb::RejoinRequest>) -> Reply<pb::RejoinReply> {
+        Ok(Response::new(rejoin::let_in(&self.node.shared, request.into_inner()).await))
+    }
+
+    type AppendStream = Pin<Box<dyn Stream<Item = Result<pb::AppendReply, Status>> + Send>>;
+
+    async fn append(&self, request: Request<Streaming<pb::AppendRequest>>) -> Reply<Self::AppendStream> {
+        let mut messages = request.into_inner();
+        let Some(first) = messages.next().await else {
+            return Ok(Response::new(Box::pin(futures::stream::empty())));
+        };
+        let first = first?;
+        let running = self.node.shared.admit(first.header).await?;
+        let messages = futures::stream::iter([Ok(first)]).chain(messages);
+        Ok(Response::new(Box::pin(running.consensus.server().append(messages))))
+    }
+
+    async fn heartbeat(&self, request: Request<pb::AppendRequest>) -> Reply<pb::AppendReply> {
+        let message = request.into_inner();
+        let running = self.node.shared.admit(message.header).await?;
+        running.consensus.server().heartbeat(message).await.map(Response::new)
+    }
+
+    async fn vote(&self, request: Request<pb::VoteRequest>) -> Reply<pb::VoteReply> {
+        let message = request.into_inner();
+        let running = self.node.shared.admit(message.header).await?;
+        running.consensus.server().vote(message).await.map(Response::new)
+    }
+
+    async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Reply<pb::VoteReply> {
+        let message = request.into_inner();
+        let running = self.node.shared.admit(message.header).await?;
+        running.consensus.server().pre_vote(message).await.map(Response::new)
+    }
+
+    async fn transfer_leader(&self, request: Request<pb::TransferRequest>) -> Reply<pb::TransferReply> {
+        let message = request.into_inner();
+        let running = self.node.shared.admit(message.header).await?;
+        running.consensus.server().transfer_leader(message).await.map(Response::new)
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<pb::SnapshotPart>>,
+    ) -> Reply<pb::SnapshotReply> {
+        let mut parts = request.into_inner();
+        let Some(pb::SnapshotPart { part: Some(pb::snapshot_part::Part::Header(header)) }) =
+            parts.message().await?
+        else {
+            return Err(Status::invalid_argument("a snapshot without its header"));
+        };
+        let running = self.node.shared.admit(header.header).await?;
+        running.consensus.server().install_snapshot(header, parts).await.map(Response::new)
+    }
+
+    async fn read_index(&self, request: Request<pb::ReadIndexRequest>) -> Reply<pb::ReadIndexReply> {
+        let running = self.node.shared.admit(request.into_inner().header).await?;
+        let reply = match running.reads.get_as_leader().await {
+            Ok(index) => {
+                pb::ReadIndexReply { read: Some(pb::LogId { term: 0, index }), refused: String::new() }
+            }
+            Err(why) => pb::ReadIndexReply { read: None, refused: why },
+        };
+        Ok(Response::new(reply))
+    }
+
+    async fn forward(&self, request: Request<pb::ForwardRequest>) -> Reply<pb::ForwardReply> {
+        let message = request.into_inner();
+        self.node.shared.admit(message.header).await?;
+        let Some(command) = message.command else {
+            return Err(Status::invalid_argument("a forwarded write without a command"));
+        };
+        let request = WriteRequest {
+            command,
+            ack: forward::decode_ack(message.ack),
+            timeout: std::time::Duration::from_millis(message.timeout_ms),
+            // One hop: two nodes that each believe the other leads must not pass it on
+            // for ever.
+            forward: false,
+        };
+        Ok(Response::new(forward::encode_result(self.node.write(request).await)))
+    }
+}

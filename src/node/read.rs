@@ -1,0 +1,187 @@
+//! When the store may be read: linearizable reads by ReadIndex, on any node; local ones
+//! once what was applied before a restart is applied again.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::consensus::network::pool::Lane;
+use crate::consensus::{ConfirmError, Consensus};
+use crate::error::{Error, Result};
+use crate::proto::peer as pb;
+use crate::types::{Consistency, LogIndex, MemberId, Revision};
+
+use super::{Node, Running, Shared};
+
+/// Local reads after a restart wait so long for recovery; then they are served all the
+/// same and say that they may be older.
+pub const RECOVERY_WAIT: Duration = Duration::from_secs(2);
+/// One round with a quorum. Rounds that fail are not repeated: the client decides.
+const ROUND_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a local read may promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Not older than anything this node showed before.
+    Current,
+    /// The node restarted and has not heard a leader since: it may show an older state
+    /// than before the restart.
+    MayBeOlder,
+}
+
+/// Why no read index could be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ReadFailure {
+    NotLeader,
+    NoQuorum(String),
+}
+
+type Outcome = std::result::Result<LogIndex, ReadFailure>;
+
+/// Gathers reads into rounds: a round serves exactly those that came before it began.
+pub(crate) struct ReadIndexes {
+    queue: mpsc::UnboundedSender<oneshot::Sender<Outcome>>,
+    consensus: Consensus,
+}
+
+impl ReadIndexes {
+    pub fn new(consensus: Consensus) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (queue, waiting) = mpsc::unbounded_channel();
+        (Self { queue, consensus: consensus.clone() }, rounds(consensus, waiting))
+    }
+
+    /// What must be applied before a read that begins now.
+    pub async fn get(&self) -> Outcome {
+        let stopping = || ReadFailure::NoQuorum("this node is stopping".to_owned());
+        let (sender, receiver) = oneshot::channel();
+        self.queue.send(sender).map_err(|_| stopping())?;
+        receiver.await.map_err(|_| stopping())?
+    }
+
+    /// The same, for a follower that believes that this node leads.
+    pub async fn get_as_leader(&self) -> std::result::Result<LogIndex, String> {
+        if self.consensus.standing().0.leader.is_some_and(|leader| leader != self.consensus.me()) {
+            return Err("this node does not lead".to_owned());
+        }
+        self.get().await.map_err(|failure| match failure {
+            ReadFailure::NotLeader => "this node does not lead".to_owned(),
+            ReadFailure::NoQuorum(why) => why,
+        })
+    }
+}
+
+async fn rounds(consensus: Consensus, mut waiting: mpsc::UnboundedReceiver<oneshot::Sender<Outcome>>) {
+    let mut round = Vec::new();
+    while waiting.recv_many(&mut round, usize::MAX).await > 0 {
+        let outcome = match tokio::time::timeout(ROUND_TIMEOUT, one_round(&consensus)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(ReadFailure::NoQuorum(format!("no quorum answered within {ROUND_TIMEOUT:?}"))),
+        };
+        for reader in round.drain(..) {
+            // A reader that gave up needs no answer.
+            let _ = reader.send(outcome.clone());
+        }
+    }
+}
+
+async fn one_round(consensus: &Consensus) -> Outcome {
+    let (standing, fresh) = consensus.standing();
+    match standing.leader {
+        Some(leader) if leader != consensus.me() => ask_leader(consensus, leader).await,
+        None if !fresh => Err(ReadFailure::NoQuorum("no leader is known".to_owned())),
+        _ => match consensus.confirm_leadership().await {
+            Ok(at) => Ok(at.index),
+            Err(ConfirmError::NotLeader) => Err(ReadFailure::NotLeader),
+            Err(error) => Err(ReadFailure::NoQuorum(error.to_string())),
+        },
+    }
+}
+
+async fn ask_leader(consensus: &Consensus, leader: MemberId) -> Outcome {
+    let no_quorum = |why: String| ReadFailure::NoQuorum(why);
+    let Some(peer) = consensus.peer(leader) else { return Err(ReadFailure::NotLeader) };
+    let mut client = peer.client(Lane::Control).await.map_err(no_quorum)?;
+    match client.read_index(pb::ReadIndexRequest { header: Some(peer.header()) }).await {
+        Err(status) => Err(no_quorum(peer.failed(Lane::Control, &status).await)),
+        Ok(response) => {
+            let reply = response.into_inner();
+            reply.read.map(|at| at.index).ok_or(ReadFailure::NoQuorum(reply.refused))
+        }
+    }
+}
+
+impl Node {
+    /// Returns when [`Node::store`] may be read at this consistency, and has reached
+    /// `min_revision`.
+    pub async fn read_barrier(
+        &self,
+        consistency: Consistency,
+        min_revision: Option<Revision>,
+        timeout: Duration,
+    ) -> Result<Freshness> {
+        let deadline = Instant::now() + timeout;
+        let freshness = match (consistency, self.shared.running()) {
+            (Consistency::Linearizable, _) => self.shared.linearize(deadline).await?,
+            (Consistency::Local, None) => Freshness::MayBeOlder,
+            (Consistency::Local, Some(running)) => wait_for_recovery(&running, deadline).await,
+        };
+        if let Some(revision) = min_revision
+            && self.store().revision() < revision
+        {
+            self.shared.wait_for_revision(revision, deadline).await?;
+        }
+        Ok(freshness)
+    }
+}
+
+/// Bounded twice: by the request, and by how long after a start reads wait at all.
+async fn wait_for_recovery(running: &Running, deadline: Instant) -> Freshness {
+    if running.recovered.load(Ordering::Relaxed) {
+        return Freshness::Current;
+    }
+    let until = deadline.min(running.recovery_deadline);
+    match tokio::time::timeout_at(until, running.consensus.recovered()).await {
+        Ok(()) => Freshness::Current,
+        Err(_) => Freshness::MayBeOlder,
+    }
+}
+
+impl Shared {
+    async fn linearize(&self, deadline: Instant) -> Result<Freshness> {
+        let running = self.require_running()?;
+        let timed_out = |why: &str| Error::ReadTimeout { why: why.to_owned() };
+        let index = match tokio::time::timeout_at(deadline, running.reads.get()).await {
+            Err(_) => return Err(timed_out("no quorum confirmed the leader in time")),
+            Ok(Err(ReadFailure::NotLeader)) => return Err(self.not_leader(&running)),
+            Ok(Err(ReadFailure::NoQuorum(why))) => {
+                return Err(Error::NoQuorum { role: running.consensus.role(), why });
+            }
+            Ok(Ok(index)) => index,
+        };
+        let mut applied = running.consensus.watch_applied();
+        let reached = applied.wait_for(|applied| applied.is_some_and(|at| at.index >= index));
+        match tokio::time::timeout_at(deadline, reached).await {
+            Ok(Ok(_)) => Ok(Freshness::Current),
+            Ok(Err(_)) => Err(Error::NotReady { why: "this node is stopping".to_owned() }),
+            Err(_) => Err(timed_out("this node lags behind the leader")),
+        }
+    }
+
+    async fn wait_for_revision(&self, revision: Revision, deadline: Instant) -> Result<()> {
+        let running = self.require_running()?;
+        let mut applied = running.consensus.watch_applied();
+        let reached = applied.wait_for(|_| self.store.revision() >= revision);
+        match tokio::time::timeout_at(deadline, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(Error::NotReady { why: "this node is stopping".to_owned() }),
+            Err(_) => Err(Error::ReadTimeout {
+                why: format!(
+                    "revision {revision} has not arrived here; the store is at {}",
+                    self.store.revision()
+                ),
+            }),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Telling a copied directory: every member's highest start count, and that run's
+//! nonce, are kept on disk. The same count with another nonce, or a lower count, comes
+//! from a copy; so does a newer run while the old one still answers.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::env::Disk;
+use crate::proto::data as pb;
+use crate::proto::peer::Run;
+use crate::storage::data_dir;
+use crate::types::MemberId;
+
+pub struct Runs {
+    disk: Arc<dyn Disk>,
+    known: Mutex<BTreeMap<MemberId, Run>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The run that we know.
+    Known,
+    /// A newer run: to be accepted when the previous one, if any, is gone.
+    Newer { previous: Option<Run> },
+    /// A copy of the directory, or the original of a copy that took over.
+    Copy { known: Run },
+}
+
+impl Runs {
+    pub fn load(disk: Arc<dyn Disk>) -> io::Result<Self> {
+        let stored = data_dir::load_peers(disk.as_ref())?.unwrap_or_default();
+        let run = |run: &pb::PeerRun| (MemberId(run.member), Run { starts: run.starts, nonce: run.nonce });
+        let known = stored.runs.iter().map(run).collect();
+        Ok(Self { disk, known: Mutex::new(known) })
+    }
+
+    pub fn judge(&self, member: MemberId, run: Run) -> Verdict {
+        match self.known.lock().get(&member) {
+            None => Verdict::Newer { previous: None },
+            Some(known) if *known == run => Verdict::Known,
+            Some(known) if run.starts > known.starts => Verdict::Newer { previous: Some(*known) },
+            Some(known) => Verdict::Copy { known: *known },
+        }
+    }
+
+    /// Accepts a newer run; on disk when it returns.
+    pub fn accept(&self, member: MemberId, run: Run) -> io::Result<()> {
+        let mut known = self.known.lock();
+        if known.get(&member).is_some_and(|old| old.starts >= run.starts) {
+            return Ok(());
+        }
+        known.insert(member, run);
+        let entry = |(member, run): (&MemberId, &Run)| pb::PeerRun {
+            member: member.0,
+            starts: run.starts,
+            nonce: run.nonce,
+        };
+        let message = pb::Peers { format: data_dir::FORMAT, runs: known.iter().map(entry).collect() };
+        data_dir::store_peers(self.disk.as_ref(), &message)
+    }
+}

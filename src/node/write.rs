@@ -1,0 +1,323 @@
+//! Writes: checked, queued, gathered into batches, proposed, answered one by one.
+//!
+//! Several commands travel as one log entry: one append, one message to each follower
+//! and one pass through the engine serve them all. While a batch is on its way the next
+//! one gathers, so batches grow with the load and add no wait of their own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::Either;
+use prost::Message;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::consensus::types::PersistedSlot;
+use crate::consensus::{Consensus, ProposeError};
+use crate::env::Clock;
+use crate::error::{Error, LeaderHint, Result};
+use crate::proto::log::{Command, CommandBatch, command};
+use crate::storage::mvcc::Reply;
+use crate::types::{Ack, LogId, MemberName, Role};
+
+use super::{Node, Running, Shared, status};
+
+/// The format of [`CommandBatch`].
+const BATCH_FORMAT: u32 = 1;
+/// Commands, and bytes of keys and values, in one log entry at most: small enough that
+/// a follower's fsync and a heartbeat never wait long behind one.
+const MAX_BATCH_COMMANDS: usize = 1024;
+const MAX_BATCH_BYTES: usize = 1024 * 1024;
+/// Batches under way at once: one is synced while the next travels.
+const MAX_INFLIGHT_BATCHES: usize = 4;
+/// Writes that may wait for their turn, and the bytes that they may hold: beyond, the
+/// client is told at once to come back later.
+const MAX_QUEUED_WRITES: usize = 16 * 1024;
+const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
+/// Applied rows that wait for the disk: beyond, the disk is slower than the clients.
+const MAX_TAIL_BYTES: u64 = 128 * 1024 * 1024;
+/// What a refused client is told to wait.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// A write as a client asked for it.
+#[derive(Clone, Debug)]
+pub struct WriteRequest {
+    pub command: Command,
+    pub ack: Ack,
+    /// After this long without an answer the outcome is *unknown*.
+    pub timeout: Duration,
+    /// A follower passes it on to the leader instead of refusing it.
+    pub forward: bool,
+}
+
+/// What became of a write.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// `None` at `Ack::Leader`: nothing is applied yet, so there is no revision.
+    pub reply: Option<Reply>,
+    pub at: LogId,
+    pub leader: MemberName,
+}
+
+/// One write in the queue.
+struct Queued {
+    command: Command,
+    /// Answer as soon as our own log has it.
+    at_leader: bool,
+    answer: oneshot::Sender<Answer>,
+    /// Gives its bytes back when the write is answered or forgotten.
+    _admission: Admission,
+}
+
+type Answer = std::result::Result<(LogId, Option<Reply>), ProposeError>;
+
+/// Writes admitted and not answered yet.
+#[derive(Default)]
+struct Load {
+    writes: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+struct Admission {
+    load: Arc<Load>,
+    bytes: usize,
+}
+
+impl Admission {
+    fn try_new(load: &Arc<Load>, bytes: usize) -> Option<Self> {
+        let writes = load.writes.fetch_add(1, Ordering::Relaxed);
+        let queued = load.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let admission = Self { load: load.clone(), bytes };
+        (writes < MAX_QUEUED_WRITES && queued + bytes <= MAX_QUEUED_BYTES).then_some(admission)
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.load.writes.fetch_sub(1, Ordering::Relaxed);
+        self.load.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// The way into the batcher.
+pub(crate) struct WriteQueue {
+    queue: mpsc::UnboundedSender<Queued>,
+    load: Arc<Load>,
+}
+
+impl WriteQueue {
+    /// The queue and the task that empties it.
+    pub fn new(
+        consensus: Consensus,
+        clock: Arc<dyn Clock>,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (queue, queued) = mpsc::unbounded_channel();
+        (Self { queue, load: Arc::default() }, gather(queued, consensus, clock))
+    }
+
+    fn submit(&self, command: Command, at_leader: bool) -> Result<oneshot::Receiver<Answer>> {
+        let overloaded =
+            || Error::Overloaded { why: "too many writes are waiting".to_owned(), retry_after: RETRY_AFTER };
+        let admission = Admission::try_new(&self.load, payload_bytes(&command)).ok_or_else(overloaded)?;
+        let (answer, answered) = oneshot::channel();
+        let queued = Queued { command, at_leader, answer, _admission: admission };
+        match self.queue.send(queued) {
+            Ok(()) => Ok(answered),
+            Err(_) => Err(Error::NotReady { why: "this node is stopping".to_owned() }),
+        }
+    }
+
+    /// Writes that are not answered yet.
+    pub fn unanswered(&self) -> usize {
+        self.load.writes.load(Ordering::Relaxed)
+    }
+}
+
+fn payload_bytes(command: &Command) -> usize {
+    match &command.op {
+        Some(command::Op::Put(put)) => put.key.len() + put.value.len(),
+        Some(command::Op::Delete(delete)) => delete.key.len() + delete.range_end.len(),
+        _ => 0,
+    }
+}
+
+/// The batcher: everything that waits, in order, up to the limits, as one proposal.
+async fn gather(mut queue: mpsc::UnboundedReceiver<Queued>, consensus: Consensus, clock: Arc<dyn Clock>) {
+    let inflight = Arc::new(Semaphore::new(MAX_INFLIGHT_BATCHES));
+    let mut held: Option<Queued> = None;
+    loop {
+        let Ok(permit) = inflight.clone().acquire_owned().await else { return };
+        let Some(first) = (match held.take() {
+            Some(write) => Some(write),
+            None => queue.recv().await,
+        }) else {
+            return;
+        };
+        let mut bytes = payload_bytes(&first.command);
+        let mut batch = vec![first];
+        while batch.len() < MAX_BATCH_COMMANDS
+            && let Ok(next) = queue.try_recv()
+        {
+            bytes += payload_bytes(&next.command);
+            if bytes > MAX_BATCH_BYTES {
+                held = Some(next);
+                break;
+            }
+            batch.push(next);
+        }
+        let proposing = propose(batch, consensus.clone(), clock.now_ms());
+        // In its own task, so that the next batch gathers meanwhile.
+        tokio::spawn(async move {
+            proposing.await;
+            drop(permit);
+        });
+    }
+}
+
+/// Encodes, proposes and answers one batch.
+async fn propose(mut batch: Vec<Queued>, consensus: Consensus, time_ms: u64) {
+    let commands = batch.iter_mut().map(|write| std::mem::take(&mut write.command)).collect();
+    let encoded = Bytes::from(CommandBatch { format: BATCH_FORMAT, time_ms, commands }.encode_to_vec());
+    let (slot, persisted) = match batch.iter().any(|write| write.at_leader) {
+        true => {
+            let (slot, persisted) = PersistedSlot::new();
+            (Some(slot), Some(persisted))
+        }
+        false => (None, None),
+    };
+    let proposal = match consensus.propose(encoded, slot).await {
+        Ok(proposal) => proposal,
+        Err(error) => return batch.into_iter().for_each(|write| drop(write.answer.send(Err(error.clone())))),
+    };
+    let mut waiting: Vec<Option<Queued>> = batch.into_iter().map(Some).collect();
+    let outcome = std::pin::pin!(proposal.outcome());
+    let outcome = match persisted {
+        None => outcome.await,
+        Some(persisted) => match futures::future::select(outcome, persisted).await {
+            Either::Left((outcome, _)) => outcome,
+            Either::Right((persisted, outcome)) => {
+                if let Ok(at) = persisted {
+                    answer_at_leader(&mut waiting, at);
+                }
+                outcome.await
+            }
+        },
+    };
+    answer_all(waiting, outcome);
+}
+
+fn answer_at_leader(waiting: &mut [Option<Queued>], at: LogId) {
+    for slot in waiting {
+        if slot.as_ref().is_some_and(|write| write.at_leader)
+            && let Some(write) = slot.take()
+        {
+            // The client may have given up; the write stands all the same.
+            let _ = write.answer.send(Ok((at, None)));
+        }
+    }
+}
+
+fn answer_all(waiting: Vec<Option<Queued>>, outcome: std::result::Result<(LogId, Vec<Reply>), ProposeError>) {
+    match outcome {
+        Ok((at, replies)) => {
+            for (write, reply) in waiting.into_iter().zip(replies) {
+                if let Some(write) = write {
+                    let _ = write.answer.send(Ok((at, Some(reply))));
+                }
+            }
+        }
+        Err(error) => {
+            for write in waiting.into_iter().flatten() {
+                let _ = write.answer.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+/// Only an unconditional put may be answered before it is committed: all others' replies
+/// say what apply found.
+fn may_answer_at_leader(command: &Command) -> bool {
+    matches!(command.op, Some(command::Op::Put(_))) && command.precondition.is_none()
+}
+
+fn grows(command: &Command) -> bool {
+    matches!(command.op, Some(command::Op::Put(_)))
+}
+
+impl Node {
+    /// Replicates one command and says what it did.
+    pub async fn write(&self, request: WriteRequest) -> Result<Written> {
+        let running = self.shared.require_running()?;
+        match self.shared.check_writable(&running, &request.command) {
+            Err(Error::NotLeader { leader: Some(leader), .. }) if request.forward => {
+                self.shared.forward(&running, leader, request).await
+            }
+            Err(error) => Err(error),
+            Ok(()) => self.shared.write_here(&running, request).await,
+        }
+    }
+}
+
+impl Shared {
+    /// Refuses early what could not succeed; nothing has been changed then.
+    fn check_writable(&self, running: &Running, command: &Command) -> Result<()> {
+        if self.is_draining() {
+            return Err(Error::NotReady { why: "this node is stopping".to_owned() });
+        }
+        let (standing, fresh) = running.consensus.standing();
+        if standing.role != Role::Leader && !fresh {
+            return Err(self.not_leader(running));
+        }
+        if grows(command) && self.disk_low.load(Ordering::Relaxed) {
+            let why = "the disk is nearly full: deletes and reads go on; free some space".to_owned();
+            return Err(Error::Overloaded { why, retry_after: Duration::from_secs(10) });
+        }
+        if self.store.stats().tail_bytes > MAX_TAIL_BYTES {
+            let why = "the disk does not keep up with the writes".to_owned();
+            return Err(Error::Overloaded { why, retry_after: RETRY_AFTER });
+        }
+        Ok(())
+    }
+
+    /// Why a write is refused here: somebody else leads, or nobody can.
+    pub(crate) fn not_leader(&self, running: &Running) -> Error {
+        let view = running.consensus.view();
+        match view.leader.filter(|leader| *leader != running.me()).and_then(|leader| view.member(leader)) {
+            Some(leader) => Error::NotLeader {
+                role: view.role,
+                leader: Some(LeaderHint { name: leader.name.clone(), url: leader.url.clone() }),
+            },
+            None => Error::NoQuorum { role: view.role, why: status::no_leader(&view) },
+        }
+    }
+
+    async fn write_here(&self, running: &Running, request: WriteRequest) -> Result<Written> {
+        let at_leader = request.ack == Ack::Leader && may_answer_at_leader(&request.command);
+        let answered = running.writes.submit(request.command, at_leader)?;
+        let everything = async {
+            let answer = answered.await.map_err(|_| stopped_midway())?;
+            let (at, reply) = answer.map_err(|error| self.propose_error(running, error))?;
+            if request.ack == Ack::All {
+                running.consensus.on_every_voter(at.index).await;
+            }
+            Ok(Written { reply, at, leader: self.config.name.clone() })
+        };
+        match tokio::time::timeout(request.timeout, everything).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::Unknown { why: format!("no answer within {:?}", request.timeout) }),
+        }
+    }
+
+    fn propose_error(&self, running: &Running, error: ProposeError) -> Error {
+        match error {
+            ProposeError::NotLeader => self.not_leader(running),
+            ProposeError::Unknown(why) => Error::Unknown { why },
+            ProposeError::Stopped(why) => Error::Unknown { why },
+        }
+    }
+}
+
+fn stopped_midway() -> Error {
+    Error::Unknown { why: "the node stopped before it answered".to_owned() }
+}
