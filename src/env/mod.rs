@@ -7,6 +7,8 @@
 
 pub mod clock;
 pub mod disk;
+#[cfg(any(test, feature = "testing"))]
+pub mod fake_disk;
 pub mod net;
 pub mod random;
 pub mod workers;
@@ -18,7 +20,7 @@ use std::sync::Arc;
 pub use clock::Clock;
 pub use disk::{Disk, File};
 pub use net::Net;
-pub use workers::Workers;
+pub use workers::{Worker, Workers};
 
 /// Everything outside the process that a node may touch.
 #[derive(Clone)]

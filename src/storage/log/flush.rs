@@ -1,0 +1,151 @@
+//! The flush worker: one write and one sync for everything that waits.
+
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::format::{self, Checkpoint};
+use super::segment::{self, Active, Beginning, Segment, SpareSlot};
+use super::state::{Batch, Failure, Place, State, Work};
+use crate::env::{Disk, Worker};
+use crate::metrics::Metrics;
+use crate::types::LogId;
+
+/// Asks the flush worker to look for batches.
+pub(super) struct Wake;
+/// Asks the other worker to make a spare segment.
+pub(super) struct MakeSpare;
+
+pub(super) struct Flusher {
+    pub state: Arc<Mutex<State>>,
+    pub disk: Arc<dyn Disk>,
+    pub metrics: Arc<Metrics>,
+    pub active: Active,
+    /// What the frames up to the tail add up to, for the next segment's first frame.
+    pub written: Checkpoint,
+    /// A frame with nothing but a committed mark lies at the tail, not synced. The next
+    /// frame takes its place; it holds at least that mark, so it covers it.
+    pub provisional: Option<Provisional>,
+    pub spare: SpareSlot,
+    pub spare_maker: Worker<MakeSpare>,
+    pub segment_bytes: u64,
+}
+
+pub(super) struct Provisional {
+    crc: u32,
+    bytes: u64,
+    committed: Option<LogId>,
+}
+
+impl Flusher {
+    /// Writes until nothing waits.
+    pub fn run(&mut self) {
+        loop {
+            let work = self.state.lock().take_work();
+            let done = match work {
+                Work::Batch(batch) => self.flush(batch),
+                Work::Committed(committed) => self.write_provisional(committed),
+                Work::Nothing => return,
+            };
+            if let Err(error) = done {
+                tracing::error!(%error, segment = self.active.number, "the log failed; this is final");
+                self.fail(&error, Vec::new());
+            }
+        }
+    }
+
+    fn flush(&mut self, mut batch: Batch) -> io::Result<()> {
+        let place = match batch.frame {
+            None => None,
+            Some(_) => match self.write(&mut batch) {
+                Ok(place) => Some(place),
+                Err(error) => {
+                    self.fail(&error, batch.waiters);
+                    return Err(error);
+                }
+            },
+        };
+        let obsolete = self.state.lock().finish(&mut batch, place);
+        for waiter in batch.waiters {
+            waiter(Ok(()));
+        }
+        self.remove(&obsolete)
+    }
+
+    fn fail(&self, error: &io::Error, waiters: Vec<super::Flushed>) {
+        let failure = Failure::new(error);
+        let others = self.state.lock().fail(failure.clone());
+        for waiter in waiters.into_iter().chain(others) {
+            waiter(Err(failure.to_error()));
+        }
+    }
+
+    fn write(&mut self, batch: &mut Batch) -> io::Result<Place> {
+        let bytes = batch.buffer.len().next_multiple_of(format::FRAME_ALIGN) as u64;
+        if self.active.tail + bytes > self.active.bytes {
+            self.roll(bytes)?;
+        }
+        let active = &mut self.active;
+        let place = Place { segment: active.number, offset: active.tail };
+        let crc = format::seal(&mut batch.buffer, active.epoch, active.tail, active.previous_crc);
+        active.file.write_at(active.tail, &batch.buffer)?;
+        let begun = Instant::now();
+        active.file.sync()?;
+        self.metrics.log_fsync_seconds.observe(begun.elapsed().as_secs_f64());
+        self.metrics.log_written_bytes.inc_by(bytes);
+        self.metrics.log_appended_entries.inc_by(batch.entries);
+        active.tail += bytes;
+        active.previous_crc = crc;
+        self.provisional = None;
+        self.written = batch.after;
+        Ok(place)
+    }
+
+    /// Goes on in a new segment, which has room for a frame of `frame_bytes`.
+    fn roll(&mut self, frame_bytes: u64) -> io::Result<()> {
+        if let Some(provisional) = self.provisional.take() {
+            // Nothing will be written over it any more, so whether it is there must not
+            // depend on luck: the next segment is chained to it.
+            self.active.file.sync()?;
+            self.active.tail += provisional.bytes;
+            self.active.previous_crc = provisional.crc;
+            self.written.committed = provisional.committed;
+        }
+        let beginning = Beginning {
+            number: self.active.number + 1,
+            checkpoint: &self.written,
+            previous_crc: self.active.previous_crc,
+        };
+        self.active = segment::begin(&*self.disk, &self.spare, &beginning, self.segment_bytes, frame_bytes)?;
+        let Active { number, ref file, bytes, .. } = self.active;
+        self.state.lock().segments.insert(number, Segment { file: file.clone(), bytes, top: None });
+        self.spare_maker.send(MakeSpare);
+        Ok(())
+    }
+
+    /// Writes the mark without a sync, so that it outlives the process if not the power.
+    fn write_provisional(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        let mut frame = Vec::new();
+        format::start_frame(&mut frame);
+        format::put_committed(&mut frame, committed);
+        let Active { ref file, epoch, tail, previous_crc, bytes, .. } = self.active;
+        let crc = format::seal(&mut frame, epoch, tail, previous_crc);
+        if tail + frame.len() as u64 > bytes {
+            return Ok(());
+        }
+        file.write_at(tail, &frame)?;
+        self.provisional = Some(Provisional { crc, bytes: frame.len() as u64, committed });
+        Ok(())
+    }
+
+    /// Oldest first and each durably, so that a crash leaves no hole between segments.
+    fn remove(&self, obsolete: &[u64]) -> io::Result<()> {
+        for number in obsolete {
+            self.disk.remove(&segment::segment_path(*number))?;
+            self.disk.sync_dir(segment::DIRECTORY)?;
+        }
+        Ok(())
+    }
+}
