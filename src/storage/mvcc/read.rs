@@ -101,11 +101,17 @@ impl Shared {
     }
 }
 
-/// The tail's rows after a revision, up to where a page of `limit` surely ends.
+/// The tail's rows after a revision, up to and with the one that surely overfills a page.
 fn tail_page(state: &State, after: Revision, limit: usize) -> Vec<(RowId, Row)> {
     let mut page = Page::new(limit);
-    let rows = state.tail.rows_after(after);
-    rows.take_while(|(id, row)| page.push(*id, || row.to_change(*id))).cloned().collect()
+    let mut rows = Vec::new();
+    for (id, row) in state.tail.rows_after(after) {
+        rows.push((*id, row.clone()));
+        if !page.push(*id, || row.to_change(*id)) {
+            break;
+        }
+    }
+    rows
 }
 
 /// Changes in order, cut at the end of a revision.
