@@ -164,7 +164,7 @@ impl Store {
         let sent = self.inner.worker.send(job(done));
         match answer.await {
             Ok(result) if sent => result,
-            _ => Err(self.inner.shared.fail(io::Error::other("the store's worker has ended"))),
+            _ => Err(self.inner.shared.fail(worker::worker_ended())),
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::row::{Row, RowId, RowRef};
 use super::state::{Shared, State};
 use super::table::{View, redb_error};
-use super::types::{Change, KeyValue, RangeQuery, RangeResult, ReadError};
+use super::types::{Change, KeyRange, KeyValue, RangeQuery, RangeResult, ReadError};
 use crate::types::Revision;
 
 impl From<io::Error> for ReadError {
@@ -57,20 +57,28 @@ impl Shared {
     }
 
     pub fn range(&self, query: &RangeQuery) -> Result<RangeResult, ReadError> {
-        let limit = if query.limit == 0 { usize::MAX } else { query.limit };
+        let limit = match query.limit {
+            _ if query.count_only => 0,
+            0 => usize::MAX,
+            limit => limit,
+        };
         let mut found = Vec::new();
         let (count, revision, view) = {
             let state = self.state.read();
             state.check_readable(query.at)?;
             let mut count = 0;
+            let known = known_count(&state, query);
             for (_, history) in state.index.range(&query.range) {
+                if known.is_some() && found.len() >= limit {
+                    break;
+                }
                 let Some(id) = history.find(query.at) else { continue };
                 count += 1;
-                if !query.count_only && found.len() < limit {
+                if found.len() < limit {
                     found.push(Found::at(&state, id));
                 }
             }
-            (count, state.revision, state.view.clone())
+            (known.unwrap_or(count), state.revision, state.view.clone())
         };
         let more = !query.count_only && count > found.len();
         let read = found.into_iter().map(|found| found.read(&view, query.keys_only));
@@ -99,6 +107,13 @@ impl Shared {
         }
         Ok(page.changes)
     }
+}
+
+/// How many keys the query will find, when that is known without looking at each: a page
+/// of all keys need not walk through millions.
+fn known_count(state: &State, query: &RangeQuery) -> Option<usize> {
+    let all_now = query.at.is_none() && matches!(&query.range, KeyRange::From(start) if start.is_empty());
+    all_now.then(|| state.index.live() as usize)
 }
 
 /// The tail's rows after a revision, up to and with the one that surely overfills a page.

@@ -57,6 +57,8 @@ pub(super) async fn trigger(shared: Arc<Shared>, worker: Worker<Job>) {
         let sweeping = shared.state.read().view.meta.needs_sweep();
         tokio::time::sleep(if sweeping { SWEEP_PAUSE } else { FLUSH_INTERVAL }).await;
         if !worker.send(Job::Flush(None)) {
+            // Without its worker the store would take entries and never flush them.
+            shared.fail(worker_ended());
             return;
         }
     }
@@ -217,6 +219,10 @@ fn sweep_step(rows: &mut RowsWriter<'_>, meta: &mut Meta) -> io::Result<Vec<Swep
     }
     meta.set_swept(reached);
     Ok(gone)
+}
+
+pub(super) fn worker_ended() -> io::Error {
+    io::Error::other("its worker has ended")
 }
 
 /// The same error for one more of those who wait.

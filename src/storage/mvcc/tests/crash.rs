@@ -28,12 +28,12 @@ fn hashes() -> Vec<[u8; 32]> {
 }
 
 /// Applies and flushes until the disk fails; says how many entries were flushed for sure.
-async fn run_until_failure(disk: &Arc<MemoryDisk>) -> usize {
+async fn run_until_failure(disk: &Arc<MemoryDisk>, stop: fn(&MemoryDisk)) -> usize {
     let flushed = match open(disk) {
         Ok(store) => apply_and_flush(&store).await,
         Err(_) => 0,
     };
-    disk.crash();
+    stop(disk);
     flushed
 }
 
@@ -56,11 +56,12 @@ async fn apply_and_flush(store: &Store) -> usize {
 async fn after_a_crash_at_any_change_the_state_is_that_after_some_entry() {
     let hashes = hashes();
     let whole = Arc::new(MemoryDisk::default());
-    assert_eq!(run_until_failure(&whole).await, entries().len());
-    for count in (0..whole.changes()).step_by(3) {
+    assert_eq!(run_until_failure(&whole, MemoryDisk::crash).await, entries().len());
+    let stops = [MemoryDisk::crash, MemoryDisk::kill];
+    for (count, stop) in (0..whole.changes()).step_by(3).zip(stops.into_iter().cycle()) {
         let disk = Arc::new(MemoryDisk::default());
         disk.fail_after(count);
-        let flushed = run_until_failure(&disk).await;
+        let flushed = run_until_failure(&disk, stop).await;
         let store = open(&disk).expect("opens after the crash");
         let applied = store.applied().last.map_or(0, |last| last.index as usize + 1);
         assert!(applied >= flushed, "flush said {flushed} entries, {applied} were there (change {count})");
@@ -79,7 +80,7 @@ async fn nothing_beyond_the_log_s_durable_index_reaches_the_table() {
     bench.store.flush().await.expect("flushes");
     assert_eq!(bench.store.durable().last.map(|last| last.index), Some(0));
     assert!(bench.store.get(b"b", None).expect("readable").is_some(), "visible all the same");
-    let bench = bench.crash().await;
+    let bench = bench.crash();
     assert_eq!(bench.store.get(b"b", None), Ok(None));
 }
 
@@ -109,7 +110,7 @@ async fn a_failed_flush_is_final() {
     bench.disk.fail_after(u64::MAX);
     assert!(bench.store.flush().await.is_err());
     assert_eq!(bench.store.durable().last, None);
-    let bench = bench.crash().await;
+    let bench = bench.crash();
     assert_eq!(bench.store.applied().last, None);
 }
 

@@ -43,9 +43,15 @@ impl MemoryDisk {
         Booted { platter: self.0.clone(), life: self.0.life.load(Ordering::SeqCst) }
     }
 
-    pub fn crash(&self) {
+    /// The process is killed: what it wrote stays, synced or not.
+    pub fn kill(&self) {
         self.0.life.fetch_add(1, Ordering::SeqCst);
         *self.0.changes_left.lock() = None;
+    }
+
+    /// The power fails: only what was synced stays.
+    pub fn crash(&self) {
+        self.kill();
         let names = self.0.synced_names.lock().clone();
         for node in names.values() {
             let mut node = node.lock();

@@ -57,11 +57,15 @@ impl Bench {
     }
 
     /// Power loss, then a restart from what the disk kept.
-    async fn crash(self) -> Self {
+    fn crash(self) -> Self {
         self.disk.crash();
-        let disk = self.disk.clone();
-        drop(self.store);
-        Self::on(disk)
+        Self::on(self.disk)
+    }
+
+    /// `kill -9`, then a restart.
+    fn kill(self) -> Self {
+        self.disk.kill();
+        Self::on(self.disk)
     }
 }
 

@@ -161,6 +161,11 @@ impl Model {
         }
         let count = store.range(&RangeQuery { count_only: true, ..query }).expect("readable");
         assert_eq!((count.kvs.len(), count.count, count.more), (0, inside.len(), false));
+        let first = store.range(&RangeQuery { limit: 1, ..everything(None) }).expect("readable");
+        assert_eq!(
+            (first.kvs.len(), first.count, first.more),
+            (state.len().min(1), state.len(), state.len() > 1)
+        );
         let inverted = KeyRange::Between("e".into(), "b".into());
         let none = store.range(&RangeQuery { range: inverted, ..everything(None) }).expect("readable");
         assert_eq!(none.count, 0);

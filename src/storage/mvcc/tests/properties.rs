@@ -99,7 +99,7 @@ impl World {
     async fn crash(&mut self) {
         let bench = std::mem::replace(&mut self.bench, Bench::new());
         let durable = bench.store.durable();
-        self.bench = bench.crash().await;
+        self.bench = bench.crash();
         assert_eq!(self.bench.store.applied(), durable);
         for step in &self.log[self.bench.next as usize..] {
             replay(&mut self.bench, step);
@@ -164,7 +164,7 @@ proptest! {
             world.check();
             // A restart from the table alone.
             let World { bench, twin, model, log } = world;
-            let bench = bench.crash().await;
+            let bench = bench.crash();
             World { bench, twin, model, log }.check();
         });
     }

@@ -109,8 +109,9 @@ async fn an_install_that_crashes_leaves_the_old_or_the_new_state() {
     let source = filled().await;
     let bytes = dump(&source.store);
     let new = source.store.state_hash().expect("hashes");
+    // Power loss and kill -9 in turn, at every change.
     let mut seen = [0, 0];
-    for count in (0..).step_by(2) {
+    for (count, restart) in (0..).zip([Bench::crash, Bench::kill].into_iter().cycle()) {
         let mut bench = Bench::new();
         bench.apply(vec![put("old", "state")]);
         bench.flush_all().await;
@@ -118,7 +119,7 @@ async fn an_install_that_crashes_leaves_the_old_or_the_new_state() {
         let received = offer(&bench.store, &bytes).expect("whole");
         bench.disk.fail_after(count);
         let done = bench.store.install(received).await.is_ok();
-        let bench = bench.crash().await;
+        let bench = restart(bench);
         let found = bench.store.state_hash().expect("hashes");
         assert!(found == old || found == new, "a third state after a crash at change {count}");
         assert!(!done || found == new, "install returned before it was durable (change {count})");
