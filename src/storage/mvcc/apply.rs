@@ -29,6 +29,7 @@ impl State {
                 "a log entry has format {found}, this version reads {BATCH_FORMAT}: upgrade this node"
             )));
         }
+        self.tail.begin_entry(batch.commands.len());
         batch.commands.iter().map(|command| self.apply_command(command)).collect()
     }
 
@@ -49,18 +50,20 @@ impl State {
     }
 
     fn put(&mut self, put: &Put, condition: Option<&Precondition>) -> io::Result<Reply> {
-        let latest = self.index.latest(&put.key);
-        if let Some(reply) = self.check_precondition(latest, condition) {
-            return Ok(reply);
-        }
-        let previous = latest.map(|latest| self.key_value(latest.id)).transpose()?;
-        let revision = self.revision + 1;
-        let next = Latest {
-            id: RowId::first_of(revision),
-            create_revision: latest.map_or(revision, |latest| latest.create_revision),
-            version: latest.map_or(1, |latest| latest.version + 1),
+        let (before, revision) = (self.revision, self.revision + 1);
+        let id = RowId::first_of(revision);
+        // One walk through the index looks the key up and changes it.
+        let updated = self.index.update(&put.key, |latest| {
+            check_precondition(before, latest, condition)?;
+            let create_revision = latest.map_or(revision, |latest| latest.create_revision);
+            let version = latest.map_or(1, |latest| latest.version + 1);
+            Ok(Latest { id, create_revision, version })
+        });
+        let (latest, next) = match updated {
+            Ok(updated) => updated,
+            Err(reply) => return Ok(reply),
         };
-        self.index.record(&put.key, next);
+        let previous = latest.map(|latest| self.key_value(latest.id)).transpose()?;
         let row = Row {
             previous: latest.map(|latest| latest.id),
             key: put.key.clone(),
@@ -69,14 +72,14 @@ impl State {
             lease: put.lease,
             value: put.value.clone(),
         };
-        self.tail.push(next.id, row);
+        self.tail.push(id, row);
         self.revision = revision;
         Ok(Reply::Put { revision, previous })
     }
 
     fn delete_key(&mut self, key: &Bytes, condition: Option<&Precondition>) -> io::Result<Reply> {
         let latest = self.index.latest(key);
-        if let Some(reply) = self.check_precondition(latest, condition) {
+        if let Err(reply) = check_precondition(self.revision, latest, condition) {
             return Ok(reply);
         }
         self.delete_rows(latest.map(|latest| latest.id).into_iter().collect())
@@ -121,16 +124,21 @@ impl State {
         self.compacted = upto;
         Reply::Compacted { revision }
     }
+}
 
-    /// The reply when the precondition does not hold.
-    fn check_precondition(&self, latest: Option<Latest>, condition: Option<&Precondition>) -> Option<Reply> {
-        let current = latest.map(|latest| latest.id.revision);
-        let holds = match condition?.is? {
-            Is::ModRevision(revision) => current == Some(revision),
-            Is::Exists(exists) => current.is_some() == exists,
-        };
-        (!holds).then_some(Reply::PreconditionFailed { current, revision: self.revision })
-    }
+/// The reply when the precondition does not hold.
+fn check_precondition(
+    revision: Revision,
+    latest: Option<Latest>,
+    condition: Option<&Precondition>,
+) -> Result<(), Reply> {
+    let Some(is) = condition.and_then(|condition| condition.is) else { return Ok(()) };
+    let current = latest.map(|latest| latest.id.revision);
+    let holds = match is {
+        Is::ModRevision(revision) => current == Some(revision),
+        Is::Exists(exists) => current.is_some() == exists,
+    };
+    if holds { Ok(()) } else { Err(Reply::PreconditionFailed { current, revision }) }
 }
 
 fn refused(why: &str) -> Reply {

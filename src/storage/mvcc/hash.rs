@@ -17,11 +17,10 @@ impl Shared {
     pub fn state_hash(&self) -> io::Result<(Option<LogId>, [u8; 32])> {
         let (mut pass, tail, view, applied) = {
             let state = self.state.read();
-            let tail: Vec<_> = state.tail.rows_after(0).cloned().collect();
-            (Pass::new(&state), tail, state.view.clone(), state.applied.last)
+            (Pass::new(&state), state.tail.entries(), state.view.clone(), state.applied.last)
         };
         let mut encoded = Vec::new();
-        for (id, row) in tail.iter().rev() {
+        for (id, row) in tail.iter().flat_map(|entry| &entry.rows).rev() {
             encoded.clear();
             row.as_ref().encode(&mut encoded);
             pass.row(*id, &encoded)?;

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::ops::Bound;
 
 use super::row::{RowId, RowRef};
@@ -113,19 +114,32 @@ impl KeyIndex {
 
     /// Adds the newest version of a key.
     pub fn record(&mut self, key: &[u8], next: Latest) {
-        let was_live = match self.keys.get_mut(key) {
+        let Ok(_) = self.update::<Infallible>(key, |_| Ok(next));
+    }
+
+    /// Adds the newest version of a key, made from the one it replaces, if the key exists
+    /// now; says both. Changes nothing when `make` refuses.
+    pub fn update<E>(
+        &mut self,
+        key: &[u8],
+        make: impl FnOnce(Option<Latest>) -> Result<Latest, E>,
+    ) -> Result<(Option<Latest>, Latest), E> {
+        let (before, next) = match self.keys.get_mut(key) {
             Some(history) => {
-                let was_live = history.latest.is_live();
+                let before = Some(history.latest).filter(Latest::is_live);
+                let next = make(before)?;
                 history.push(next);
-                was_live
+                (before, next)
             }
             None => {
+                let next = make(None)?;
                 self.keys.insert(key.into(), History { latest: next, older: None });
-                false
+                (None, next)
             }
         };
         self.live += u64::from(next.is_live());
-        self.live -= u64::from(was_live);
+        self.live -= u64::from(before.is_some());
+        Ok((before, next))
     }
 
     /// Keys in `range`, in order, with their histories; also those deleted by now.

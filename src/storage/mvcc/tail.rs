@@ -1,10 +1,11 @@
 //! The tail: what is applied but not yet in the table.
 //!
-//! Rows are in order of their ids and follow the table's last row without a gap. Each
-//! applied log entry leaves a [`Mark`]: the places where the tail may be cut, so that
-//! one entry's commands are never split over two transactions.
+//! One element per log entry, with the rows it made and the state right after it: so one
+//! entry's commands are never split over two transactions. Entries are shared, not
+//! copied, with whoever works on them outside of the lock.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::row::{Row, RowId};
 use super::types::AppliedState;
@@ -12,98 +13,100 @@ use crate::types::{LogIndex, Revision};
 
 /// What a row costs in memory beside its key and value, roughly, in bytes.
 const ROW_OVERHEAD_BYTES: u64 = 128;
-/// What an entry's mark costs, roughly, in bytes.
-const MARK_OVERHEAD_BYTES: u64 = 128;
+/// What an entry costs beside its rows, roughly, in bytes.
+const ENTRY_OVERHEAD_BYTES: u64 = 160;
 
-/// The store's state right after one log entry.
-#[derive(Clone, Debug)]
-pub(super) struct Mark {
+/// One applied log entry: its rows, in order of their ids, and the state after it.
+pub(super) struct TailEntry {
     pub applied: AppliedState,
     pub revision: Revision,
     pub compacted: Revision,
-    /// Rows, and bytes, ever pushed when the entry ended: places in the tail that do
-    /// not move when its front is dropped.
-    rows_end: u64,
-    bytes_end: u64,
+    pub rows: Vec<(RowId, Row)>,
+    bytes: u64,
 }
 
 #[derive(Default)]
 pub(super) struct Tail {
-    rows: VecDeque<(RowId, Row)>,
-    marks: VecDeque<Mark>,
-    /// Ever pushed, and ever dropped from the front.
-    rows_pushed: u64,
-    rows_dropped: u64,
-    bytes_pushed: u64,
-    bytes_dropped: u64,
+    entries: VecDeque<Arc<TailEntry>>,
+    /// The rows of the entry that is being applied, and their bytes: not yet to be
+    /// flushed, but its later commands may read them.
+    open: Vec<(RowId, Row)>,
+    open_bytes: u64,
+    /// Sums over `entries`.
+    rows: u64,
+    bytes: u64,
 }
 
 impl Tail {
     pub fn rows(&self) -> u64 {
-        self.rows.len() as u64
+        self.rows
     }
 
     pub fn bytes(&self) -> u64 {
-        self.bytes_pushed - self.bytes_dropped
+        self.bytes
     }
 
     pub fn is_empty(&self) -> bool {
-        self.marks.is_empty()
+        self.entries.is_empty()
+    }
+
+    /// Makes room for the rows of an entry with this many commands.
+    pub fn begin_entry(&mut self, commands: usize) {
+        self.open.reserve_exact(commands);
     }
 
     pub fn push(&mut self, id: RowId, row: Row) {
-        self.bytes_pushed += ROW_OVERHEAD_BYTES + (row.key.len() + row.value.len()) as u64;
-        self.rows_pushed += 1;
-        self.rows.push_back((id, row));
+        self.open_bytes += ROW_OVERHEAD_BYTES + (row.key.len() + row.value.len()) as u64;
+        self.open.push((id, row));
     }
 
-    /// Ends a log entry: everything pushed since the last mark belongs to it.
+    /// Ends a log entry: everything pushed since the last one belongs to it.
     pub fn end_entry(&mut self, applied: AppliedState, revision: Revision, compacted: Revision) {
-        self.bytes_pushed += MARK_OVERHEAD_BYTES;
-        let (rows_end, bytes_end) = (self.rows_pushed, self.bytes_pushed);
-        self.marks.push_back(Mark { applied, revision, compacted, rows_end, bytes_end });
+        let rows = std::mem::take(&mut self.open);
+        let bytes = std::mem::take(&mut self.open_bytes) + ENTRY_OVERHEAD_BYTES;
+        self.rows += rows.len() as u64;
+        self.bytes += bytes;
+        self.entries.push_back(Arc::new(TailEntry { applied, revision, compacted, rows, bytes }));
     }
 
     pub fn get(&self, id: RowId) -> Option<&Row> {
-        // Most reads are of rows that went to the table long ago.
-        if self.rows.front()?.0 > id {
-            return None;
-        }
-        let place = self.rows.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-        self.rows.get(place).map(|(_, row)| row)
+        // The first entry that reached the row's revision is the one that made it.
+        let place = self.entries.partition_point(|entry| entry.revision < id.revision);
+        let rows = self.entries.get(place).map_or(&self.open, |entry| &entry.rows);
+        let place = rows.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        rows.get(place).map(|(_, row)| row)
     }
 
     /// Rows with a revision above `after`, oldest first.
     pub fn rows_after(&self, after: Revision) -> impl Iterator<Item = &(RowId, Row)> {
-        let start = self.rows.partition_point(|(id, _)| id.revision <= after);
-        self.rows.range(start..)
+        let start = self.entries.partition_point(|entry| entry.revision <= after);
+        let rows = self.entries.range(start..).flat_map(|entry| &entry.rows);
+        rows.skip_while(move |(id, _)| id.revision <= after)
     }
 
-    /// The last mark of an entry at or before `index`.
-    pub fn last_mark_upto(&self, index: LogIndex) -> Option<&Mark> {
-        let at_or_before = |mark: &Mark| mark.applied.last.is_none_or(|last| last.index <= index);
-        let after = self.marks.partition_point(at_or_before);
-        self.marks.get(after.checked_sub(1)?)
+    pub fn entries(&self) -> Vec<Arc<TailEntry>> {
+        self.entries.iter().cloned().collect()
     }
 
-    /// Copies up to `count` rows that come before `mark`, after the first `skip` of them.
-    pub fn rows_before(&self, mark: &Mark, skip: usize, count: usize) -> Vec<(RowId, Row)> {
-        let end = (mark.rows_end - self.rows_dropped) as usize;
-        let start = skip.min(end);
-        self.rows.range(start..end.min(start + count)).cloned().collect()
+    /// The entries up to and with `index`.
+    pub fn entries_upto(&self, index: LogIndex) -> Vec<Arc<TailEntry>> {
+        self.entries.iter().take_while(|entry| entry.is_upto(index)).cloned().collect()
     }
 
-    /// Cuts off everything up to `mark`. What comes back should be dropped outside of
-    /// any lock: freeing many values takes a while.
+    /// Cuts off the first `count` entries. What comes back should be dropped outside of any
+    /// lock: freeing many values takes a while.
     #[must_use]
-    pub fn drop_upto(&mut self, mark: &Mark) -> impl Sized + use<> {
-        let rows = (mark.rows_end - self.rows_dropped) as usize;
-        // Every entry adds bytes, also one without rows, so bytes tell entries apart.
-        let marks = self.marks.partition_point(|other| other.bytes_end <= mark.bytes_end);
-        let kept_rows = self.rows.split_off(rows);
-        let kept_marks = self.marks.split_off(marks);
-        self.rows_dropped = mark.rows_end;
-        self.bytes_dropped = mark.bytes_end;
-        (std::mem::replace(&mut self.rows, kept_rows), std::mem::replace(&mut self.marks, kept_marks))
+    pub fn drop_first(&mut self, count: usize) -> VecDeque<Arc<TailEntry>> {
+        let kept = self.entries.split_off(count);
+        let dropped = std::mem::replace(&mut self.entries, kept);
+        self.rows -= dropped.iter().map(|entry| entry.rows.len() as u64).sum::<u64>();
+        self.bytes -= dropped.iter().map(|entry| entry.bytes).sum::<u64>();
+        dropped
+    }
+}
+
+impl TailEntry {
+    fn is_upto(&self, index: LogIndex) -> bool {
+        self.applied.last.is_none_or(|last| last.index <= index)
     }
 }

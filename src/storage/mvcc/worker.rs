@@ -18,7 +18,7 @@ use super::row::{RowId, RowRef};
 use super::snapshot::{INCOMING_FILE, ReceivedSnapshot};
 use super::state::{Shared, State};
 use super::table::{Meta, RowsWriter, Table, redb_error};
-use super::tail::Mark;
+use super::tail::TailEntry;
 use crate::env::Workers;
 use crate::env::workers::Worker;
 
@@ -33,9 +33,6 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(20);
 /// Rows that one step of a sweep looks at, so revisions at most as well: a few
 /// milliseconds of work, and well under one of the state's lock.
 const SWEEP_ROWS: usize = 2_000;
-/// Rows copied from the tail under one read lock: a fraction of a millisecond of it.
-const COPY_ROWS: usize = 1_024;
-
 type Done = oneshot::Sender<io::Result<()>>;
 
 pub(super) enum Job {
@@ -99,56 +96,42 @@ impl Flusher {
 
     /// Puts what the log holds durably into the table, and takes one step of a sweep.
     fn flush(&mut self) -> io::Result<()> {
-        let goal = self.goal();
-        let old = self.shared.state.read().view.clone();
-        let mut meta = match &goal {
-            Some(mark) => Meta::new(&mark.applied, mark.revision, mark.compacted, old.meta.swept()),
-            None => old.meta.clone(),
-        };
-        drop(old);
-        if goal.is_none() && !meta.needs_sweep() {
+        let started = Instant::now();
+        let (entries, mut meta) = self.goal();
+        if entries.is_empty() && !meta.needs_sweep() {
             self.schedule_rest();
             return Ok(());
         }
-        let started = Instant::now();
         let swept = self.table.write(|rows| {
-            if let Some(mark) = &goal {
-                self.copy_tail(rows, mark)?;
-            }
-            let swept = sweep_step(rows, &mut meta)?;
-            Ok((meta, swept))
-        })?;
-        self.show(goal, swept)?;
-        self.shared.metrics.store_flush_seconds.observe(started.elapsed().as_secs_f64());
-        Ok(())
-    }
-
-    /// The last entry that the log has on disk.
-    fn goal(&self) -> Option<Mark> {
-        let upto = self.shared.log_durable()?;
-        self.shared.state.read().tail.last_mark_upto(upto).cloned()
-    }
-
-    /// Only this worker drops from the tail, so its front stays put between the locks.
-    fn copy_tail(&self, rows: &mut RowsWriter<'_>, mark: &Mark) -> io::Result<()> {
-        let mut encoded = Vec::new();
-        let mut copied = 0;
-        loop {
-            let part = self.shared.state.read().tail.rows_before(mark, copied, COPY_ROWS);
-            if part.is_empty() {
-                return Ok(());
-            }
-            for (id, row) in &part {
+            let mut encoded = Vec::new();
+            for (id, row) in entries.iter().flat_map(|entry| &entry.rows) {
                 encoded.clear();
                 row.as_ref().encode(&mut encoded);
                 rows.insert(id.to_key(), encoded.as_slice()).map_err(redb_error)?;
             }
-            copied += part.len();
-        }
+            let swept = sweep_step(rows, &mut meta)?;
+            Ok((meta, swept))
+        })?;
+        self.show(entries, swept)?;
+        self.shared.metrics.store_flush_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(())
     }
 
-    /// Shows readers the table as just committed.
-    fn show(&self, goal: Option<Mark>, swept: Vec<Swept>) -> io::Result<()> {
+    /// The applied entries that the log has on disk, and what the table will be after them.
+    fn goal(&self) -> (Vec<Arc<TailEntry>>, Meta) {
+        let state = self.shared.state.read();
+        let durable = self.shared.log_durable();
+        let entries = durable.map_or_else(Vec::new, |index| state.tail.entries_upto(index));
+        let meta = match entries.last() {
+            None => state.view.meta.clone(),
+            Some(last) => Meta::new(&last.applied, last.revision, last.compacted, state.view.meta.swept()),
+        };
+        (entries, meta)
+    }
+
+    /// Shows readers the table as just committed, with `flushed` in it: the tail's first
+    /// entries, for only this worker takes from its front.
+    fn show(&self, flushed: Vec<Arc<TailEntry>>, swept: Vec<Swept>) -> io::Result<()> {
         let view = Arc::new(self.table.view()?);
         let mut guard = self.shared.state.write();
         let state = &mut *guard;
@@ -156,9 +139,9 @@ impl Flusher {
             state.index.forget(key, *id);
         }
         let old_view = std::mem::replace(&mut state.view, view);
-        let old_rows = goal.map(|mark| state.tail.drop_upto(&mark));
+        let old_entries = state.tail.drop_first(flushed.len());
         drop(guard);
-        drop((old_view, old_rows));
+        drop((old_view, old_entries, flushed));
         self.schedule_rest();
         Ok(())
     }
