@@ -1,224 +1,222 @@
 //! The multi-version store: what the log's entries make.
+//!
+//! Owns the keys with all their readable versions, the applied position and membership,
+//! and `state.redb` that holds them. Knows bytes, not JSON; log ids, not consensus.
+//!
+//! Revisions are etcd's. An empty store is at revision 1 and every command that changes
+//! something makes the next; one that changes several keys numbers them within its
+//! revision. A change is a *row* at `(revision, sub)`; a delete is a row too, a tombstone.
+//!
+//! How a row goes through the files:
+//!
+//! 1. [`apply`] decides what a command means, from the key [`index`] alone wherever it can.
+//! 2. The row goes to the [`tail`], in memory, and is visible to readers at once.
+//! 3. The [`worker`] copies the tail to the [`table`] every 100 ms or so, never beyond what
+//!    the log has on disk: the log is what brings the tail back after a crash.
+//! 4. [`read`] finds rows through the index, in the tail or else in the table.
+//! 5. Compaction forgets: logically in `apply`, at once; physically in the worker, step by
+//!    step, later.
+//!
+//! A [`snapshot`] is the table as of one flush, as a stream of bytes; the state [`hash`]
+//! compares replicas whatever of this they have done already.
+//!
+//! Left to others: which entries are committed, who may read when, when to flush or to
+//! compact, and to refuse writes while [`StoreStats::tail_bytes`] is above
+//! [`TAIL_LIMIT_BYTES`].
+
+mod apply;
+mod hash;
+mod index;
+mod read;
+mod row;
+mod snapshot;
+mod state;
+mod table;
+mod tail;
+mod types;
+mod worker;
+
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
+pub use snapshot::{ReceivedSnapshot, SnapshotImage, SnapshotWriter};
+pub use types::{
+    AppliedMembership, AppliedState, Change, KeyRange, KeyValue, RangeQuery, RangeResult, ReadError, Reply,
+    StoreStats,
+};
+
+use crate::env::workers::Worker;
 use crate::env::{Disk, Workers};
 use crate::metrics::Metrics;
 use crate::proto::log::CommandBatch;
 use crate::types::{LogId, LogIndex, Revision};
+use state::{Shared, State};
+use table::Table;
+use worker::{FLUSH_EARLY_BYTES, Job};
 
-/// One version of one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyValue {
-    pub key: Bytes,
-    pub value: Bytes,
-    pub create_revision: Revision,
-    pub mod_revision: Revision,
-    /// 1 when created, one more with each put.
-    pub version: u64,
-    /// 0: none.
-    pub lease: i64,
-}
+/// Above this the disk does not keep up and writes should be refused, not queued, in
+/// bytes of tail. The store itself takes what is committed, whatever its size.
+pub const TAIL_LIMIT_BYTES: u64 = 64 * 1024 * 1024;
 
-/// What one command did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
-    Put {
-        revision: Revision,
-        previous: Option<KeyValue>,
-    },
-    /// `revision` is the store's, new only when something was deleted.
-    Deleted {
-        revision: Revision,
-        previous: Vec<KeyValue>,
-    },
-    Compacted {
-        revision: Revision,
-    },
-    /// Nothing changed. The key's modification revision, `None` when it does not exist.
-    PreconditionFailed {
-        current: Option<Revision>,
-        revision: Revision,
-    },
-    /// Nothing changed: the command itself makes no sense (compaction of the future ...).
-    Refused {
-        why: String,
-    },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    #[error("compacted")]
-    Compacted { oldest: Revision },
-    #[error("future revision")]
-    Future { current: Revision },
-    #[error("{0}")]
-    Failed(String),
-}
-
-/// A half-open range of keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KeyRange {
-    One(Bytes),
-    /// From `start` up to, not with, `end`.
-    Between(Bytes, Bytes),
-    /// From `start` to the last key.
-    From(Bytes),
-}
-
-#[derive(Clone, Debug)]
-pub struct RangeQuery {
-    pub range: KeyRange,
-    /// `None`: the newest.
-    pub at: Option<Revision>,
-    /// 0: no limit.
-    pub limit: usize,
-    pub keys_only: bool,
-    pub count_only: bool,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RangeResult {
-    pub kvs: Vec<KeyValue>,
-    /// Keys in the range at that revision, whatever the limit.
-    pub count: usize,
-    pub more: bool,
-    /// The store's revision when it was read.
-    pub revision: Revision,
-}
-
-/// One change of one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    Put(KeyValue),
-    Delete { key: Bytes, revision: Revision },
-}
-
-/// The last membership entry applied: the caller's bytes and where they stood.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AppliedMembership {
-    pub at: Option<LogId>,
-    pub bytes: Bytes,
-}
-
-/// Where the state machine stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AppliedState {
-    pub last: Option<LogId>,
-    pub membership: AppliedMembership,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StoreStats {
-    pub keys: u64,
-    pub revision: Revision,
-    pub compacted: Revision,
-    /// Rows, and bytes, that are applied but not yet in the table.
-    pub tail_rows: u64,
-    pub tail_bytes: u64,
-    pub disk_bytes: u64,
-}
-
-/// A handle on the store; clones share it.
+/// A handle on the store; clones share it. When the last is dropped, the worker ends;
+/// what it had not flushed comes back from the log.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    inner: Arc<Inner>,
+}
 
-/// A consistent image of the store, streamed while writes go on.
-pub struct SnapshotImage {}
+struct Inner {
+    shared: Arc<Shared>,
+    worker: Worker<Job>,
+    timer: AbortHandle,
+}
 
-#[allow(unused_variables, clippy::todo)]
-impl SnapshotImage {
-    pub fn applied(&self) -> &AppliedState {
-        todo!()
-    }
-    /// The next part of the encoded image; `None` at its end.
-    pub fn next_chunk(&mut self) -> io::Result<Option<Bytes>> {
-        todo!()
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.timer.abort();
     }
 }
 
-/// An image being received: written to disk as it comes, checked, then installed.
-pub struct SnapshotWriter {}
-
-#[allow(unused_variables, clippy::todo)]
-impl SnapshotWriter {
-    pub fn write(&mut self, chunk: &[u8]) -> io::Result<()> {
-        todo!()
-    }
-    /// Everything arrived: checks it and makes it durable, not yet visible.
-    pub fn finish(self) -> io::Result<ReceivedSnapshot> {
-        todo!()
-    }
-}
-
-/// A complete, checked image on disk, ready for [`Store::install`].
-pub struct ReceivedSnapshot {
-    pub applied: AppliedState,
-}
-
-#[allow(unused_variables, clippy::todo)]
 impl Store {
+    /// Opens the table, makes an empty one when there is none, and reads the index. Needs
+    /// a tokio runtime, for the timer.
     pub fn open(disk: Arc<dyn Disk>, workers: &Workers, metrics: Arc<Metrics>) -> io::Result<Self> {
-        todo!()
+        disk.remove(snapshot::INCOMING_FILE)?;
+        let table = Table::open(&disk)?;
+        let state = State::load(Arc::new(table.view()?))?;
+        let shared = Arc::new(Shared::new(state, disk, metrics));
+        if shared.state.read().view.meta.needs_sweep() {
+            shared.schedule();
+        }
+        let worker = worker::start(workers, shared.clone(), table);
+        let timer = tokio::spawn(worker::trigger(shared.clone(), worker.clone())).abort_handle();
+        Ok(Self { inner: Arc::new(Inner { shared, worker, timer }) })
     }
+
     /// Applies one entry's commands; visible to readers when it returns. All of them or,
-    /// after a crash, none.
+    /// after a crash, none. An error is final: the store takes nothing more.
     pub fn apply(&self, at: LogId, batch: &CommandBatch) -> io::Result<Vec<Reply>> {
-        todo!()
+        self.apply_entry(at, |state| state.apply_batch(batch))
     }
+
     pub fn apply_blank(&self, at: LogId) -> io::Result<()> {
-        todo!()
+        self.apply_entry(at, |_| Ok(()))
     }
+
     pub fn apply_membership(&self, at: LogId, bytes: Bytes) -> io::Result<()> {
-        todo!()
+        self.apply_entry(at, |state| {
+            state.applied.membership = AppliedMembership { at: Some(at), bytes };
+            Ok(())
+        })
     }
+
+    fn apply_entry<T>(&self, at: LogId, work: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        let started = Instant::now();
+        let shared = &self.inner.shared;
+        shared.check()?;
+        let (reply, tail_bytes) = {
+            let mut state = shared.state.write();
+            // An entry that fails half way gets no mark, so nothing of it can be flushed.
+            let result = state.begin_entry(at).and_then(|()| work(&mut state));
+            let reply = result.map_err(|error| shared.fail(error))?;
+            state.end_entry();
+            (reply, state.tail.bytes())
+        };
+        shared.schedule();
+        if tail_bytes > FLUSH_EARLY_BYTES && !shared.early.swap(true, Ordering::AcqRel) {
+            self.inner.worker.send(Job::Flush(None));
+        }
+        shared.metrics.apply_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(reply)
+    }
+
     pub fn applied(&self) -> AppliedState {
-        todo!()
+        self.inner.shared.state.read().applied.clone()
     }
+
     /// What of it is in the table, on disk.
     pub fn durable(&self) -> AppliedState {
-        todo!()
+        self.inner.shared.state.read().view.meta.applied()
     }
-    /// The log's durable index, beyond which nothing may reach the table.
+
+    /// The log's durable index, beyond which nothing may reach the table. It may go back,
+    /// when the log is truncated.
     pub fn log_is_durable_upto(&self, index: LogIndex) {
-        todo!()
+        self.inner.shared.set_log_durable(index);
     }
+
     /// Puts everything applied (and durable in the log) into the table, on disk.
     pub async fn flush(&self) -> io::Result<()> {
-        todo!()
+        self.ask_worker(|done| Job::Flush(Some(done))).await
     }
+
+    async fn ask_worker(&self, job: impl FnOnce(oneshot::Sender<io::Result<()>>) -> Job) -> io::Result<()> {
+        let (done, answer) = oneshot::channel();
+        let sent = self.inner.worker.send(job(done));
+        match answer.await {
+            Ok(result) if sent => result,
+            _ => Err(self.inner.shared.fail(worker::worker_ended())),
+        }
+    }
+
     pub fn revision(&self) -> Revision {
-        todo!()
+        self.inner.shared.state.read().revision
     }
+
     pub fn get(&self, key: &[u8], at: Option<Revision>) -> Result<Option<KeyValue>, ReadError> {
-        todo!()
+        self.inner.shared.get(key, at)
     }
+
     pub fn range(&self, query: &RangeQuery) -> Result<RangeResult, ReadError> {
-        todo!()
+        self.inner.shared.range(query)
     }
-    /// Changes with a revision above `after`, oldest first; at most `limit` but never part
-    /// of a revision.
+
+    /// Changes with a revision above `after`, oldest first; at most `limit` (0: no limit)
+    /// but never part of a revision, and at least one whole revision if there is one.
     pub fn changes_since(&self, after: Revision, limit: usize) -> Result<Vec<Change>, ReadError> {
-        todo!()
+        self.inner.shared.changes_since(after, limit)
     }
+
     pub fn stats(&self) -> StoreStats {
-        todo!()
+        let state = self.inner.shared.state.read();
+        StoreStats {
+            keys: state.index.live(),
+            revision: state.revision,
+            compacted: state.compacted,
+            tail_rows: state.tail.rows(),
+            tail_bytes: state.tail.bytes(),
+            disk_bytes: state.view.disk_bytes().unwrap_or(0),
+        }
     }
-    /// Over all tables, without what is logically compacted.
+
+    /// Over all tables, without what is logically compacted. Reads every row.
     pub fn state_hash(&self) -> io::Result<(Option<LogId>, [u8; 32])> {
-        todo!()
+        self.inner.shared.state_hash()
     }
+
+    /// The store as of its last flush: flush first to have everything in it.
     pub fn image(&self) -> io::Result<SnapshotImage> {
-        todo!()
+        self.inner.shared.check()?;
+        SnapshotImage::new(self.inner.shared.state.read().view.clone())
     }
+
     pub fn receive(&self) -> io::Result<SnapshotWriter> {
-        todo!()
+        self.inner.shared.check()?;
+        SnapshotWriter::new(&*self.inner.shared.disk)
     }
-    /// Replaces everything; durable when it returns.
+
+    /// Replaces everything; durable when it returns. Apply nothing meanwhile: it would be
+    /// replaced as well.
     pub async fn install(&self, snapshot: ReceivedSnapshot) -> io::Result<()> {
-        todo!()
+        self.ask_worker(|done| Job::Install(snapshot, done)).await
     }
 }

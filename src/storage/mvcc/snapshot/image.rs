@@ -1,0 +1,92 @@
+//! Making a snapshot.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use prost::Message;
+
+use super::frame::{self, Footer, Kind, MAGIC};
+use crate::storage::mvcc::row::RowId;
+use crate::storage::mvcc::table::{RowsRange, View, redb_error};
+use crate::storage::mvcc::types::AppliedState;
+
+/// A part is closed when it has this many raw bytes: long enough to compress well, short
+/// enough to be one message.
+const PART_BYTES: usize = 256 * 1024;
+
+/// A consistent image of the store, streamed while writes go on. It is the table as of
+/// its last flush, held by one read transaction for as long as this value lives.
+pub struct SnapshotImage {
+    applied: AppliedState,
+    stage: Stage,
+    rows: RowsRange,
+    row_count: u64,
+    hasher: blake3::Hasher,
+    /// After `rows`, which read from it.
+    view: Arc<View>,
+}
+
+enum Stage {
+    Header,
+    Rows,
+    Done,
+}
+
+impl SnapshotImage {
+    pub(in crate::storage::mvcc) fn new(view: Arc<View>) -> io::Result<Self> {
+        Ok(Self {
+            applied: view.meta.applied(),
+            stage: Stage::Header,
+            rows: view.all_rows()?,
+            row_count: 0,
+            hasher: blake3::Hasher::new(),
+            view,
+        })
+    }
+
+    /// What the image contains.
+    pub fn applied(&self) -> &AppliedState {
+        &self.applied
+    }
+
+    /// The next part of the encoded image; `None` at its end.
+    pub fn next_chunk(&mut self) -> io::Result<Option<Bytes>> {
+        let mut chunk = BytesMut::new();
+        match self.stage {
+            Stage::Header => {
+                let raw = self.view.meta.encode_to_vec();
+                self.hasher.update(&raw);
+                chunk.extend_from_slice(MAGIC);
+                frame::write(Kind::Header, &raw, &mut chunk)?;
+                self.stage = Stage::Rows;
+            }
+            Stage::Rows => match self.next_part()? {
+                Some(raw) => frame::write(Kind::Rows, &raw, &mut chunk)?,
+                None => {
+                    frame::write(Kind::Footer, &self.footer().encode_to_vec(), &mut chunk)?;
+                    self.stage = Stage::Done;
+                }
+            },
+            Stage::Done => return Ok(None),
+        }
+        Ok(Some(chunk.freeze()))
+    }
+
+    fn next_part(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut raw = Vec::new();
+        while raw.len() < PART_BYTES {
+            let Some(entry) = self.rows.next() else { break };
+            let (id, encoded) = entry.map_err(redb_error)?;
+            frame::put_row(RowId::from_key(id.value()), encoded.value(), &mut raw);
+            self.row_count += 1;
+        }
+        self.hasher.update(&raw);
+        Ok((!raw.is_empty()).then_some(raw))
+    }
+
+    fn footer(&self) -> Footer {
+        let hash = Bytes::copy_from_slice(self.hasher.finalize().as_bytes());
+        Footer { rows: self.row_count, hash }
+    }
+}

@@ -1,0 +1,257 @@
+//! The table: redb on our disk seam.
+//!
+//! Two redb tables in `state.redb`: the rows, and one record that says what they are
+//! the state of. Both change in the same transaction, always. A [`View`] is one read
+//! transaction over both.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use redb::{Database, Durability, OwnedRange, ReadOnlyTable, ReadableDatabase, TableDefinition};
+
+use super::row::{RowId, RowRef};
+use super::types::{AppliedMembership, AppliedState};
+use crate::env::{Disk, File};
+use crate::types::{LogId, Revision};
+
+pub(super) const STATE_FILE: &str = "state.redb";
+/// A database in the making. It becomes [`STATE_FILE`] by a rename, once it is whole and
+/// on disk; one found on open is what a crash left behind.
+pub(super) const NEW_STATE_FILE: &str = "state.redb.new";
+/// Of the rows' encoding and of the record beside them.
+pub(super) const FORMAT: u32 = 1;
+/// Pages that redb keeps in memory, in bytes: the upper levels of the tree for tens of
+/// millions of rows. The operating system caches the rest; an idle node has a budget of
+/// 25 MB in all.
+const CACHE_BYTES: usize = 8 * 1024 * 1024;
+
+const ROWS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("rows");
+const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+const META_KEY: &str = "state";
+
+pub(super) type RowsWriter<'txn> = redb::Table<'txn, (u64, u32), &'static [u8]>;
+pub(super) type RowsRange = OwnedRange<(u64, u32), &'static [u8]>;
+
+/// What the rows are the state of. Also the header of a snapshot.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Meta {
+    #[prost(uint32, tag = "1")]
+    pub format: u32,
+    #[prost(message, optional, tag = "2")]
+    applied: Option<StoredLogId>,
+    #[prost(message, optional, tag = "3")]
+    membership_at: Option<StoredLogId>,
+    #[prost(bytes = "bytes", tag = "4")]
+    membership: Bytes,
+    #[prost(uint64, tag = "5")]
+    pub revision: Revision,
+    /// Reads below it are refused: the logical compaction.
+    #[prost(uint64, tag = "6")]
+    pub compacted: Revision,
+    /// The row up to which compaction has removed what it may: the physical one.
+    #[prost(uint64, tag = "7")]
+    swept_revision: Revision,
+    #[prost(uint32, tag = "8")]
+    swept_sub: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+struct StoredLogId {
+    #[prost(uint64, tag = "1")]
+    term: u64,
+    #[prost(uint64, tag = "2")]
+    index: u64,
+}
+
+impl Meta {
+    pub fn new(applied: &AppliedState, revision: Revision, compacted: Revision, swept: RowId) -> Self {
+        let stored = |id: LogId| StoredLogId { term: id.term, index: id.index };
+        Self {
+            format: FORMAT,
+            applied: applied.last.map(stored),
+            membership_at: applied.membership.at.map(stored),
+            membership: applied.membership.bytes.clone(),
+            revision,
+            compacted,
+            swept_revision: swept.revision,
+            swept_sub: swept.sub,
+        }
+    }
+
+    pub fn applied(&self) -> AppliedState {
+        let log_id = |id: StoredLogId| LogId { term: id.term, index: id.index };
+        let membership =
+            AppliedMembership { at: self.membership_at.map(log_id), bytes: self.membership.clone() };
+        AppliedState { last: self.applied.map(log_id), membership }
+    }
+
+    pub fn swept(&self) -> RowId {
+        RowId { revision: self.swept_revision, sub: self.swept_sub }
+    }
+
+    pub fn set_swept(&mut self, upto: RowId) {
+        self.swept_revision = upto.revision;
+        self.swept_sub = upto.sub;
+    }
+
+    /// Whether compaction has rows left to look at.
+    pub fn needs_sweep(&self) -> bool {
+        self.swept() < RowId::last_of(self.compacted)
+    }
+
+    /// Decodes and refuses what a newer version wrote.
+    pub fn read(bytes: &[u8]) -> io::Result<Self> {
+        let meta = Self::decode(bytes).map_err(invalid)?;
+        if meta.format != FORMAT {
+            let found = meta.format;
+            return Err(invalid(format!(
+                "the state has format {found}, this version reads {FORMAT}: use the version that wrote it"
+            )));
+        }
+        Ok(meta)
+    }
+}
+
+pub(super) fn invalid(why: impl ToString) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why.to_string())
+}
+
+/// redb's errors, with an I/O error kept as it was.
+pub(super) fn redb_error(error: impl Into<redb::Error>) -> io::Error {
+    match error.into() {
+        redb::Error::Io(error) => error,
+        other => io::Error::other(format!("{STATE_FILE}: {other}")),
+    }
+}
+
+/// redb's file on our disk.
+#[derive(Debug)]
+struct Backend(Arc<dyn File>);
+
+impl redb::StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, data)
+    }
+}
+
+/// The open database. Only the store's worker writes to it.
+pub(super) struct Table {
+    db: Arc<Database>,
+    file: Arc<dyn File>,
+    /// After `db`: a disk may be locked against a second process, and closing writes.
+    disk: Arc<dyn Disk>,
+}
+
+impl Table {
+    /// Opens `state.redb`, makes it when there is none, and clears what a crash left.
+    pub fn open(disk: &Arc<dyn Disk>) -> io::Result<Self> {
+        disk.remove(NEW_STATE_FILE)?;
+        if disk.list("")?.iter().any(|name| name == STATE_FILE) {
+            return Self::on(disk, disk.open(STATE_FILE, false)?);
+        }
+        let table = Self::create_new(disk)?;
+        let empty = Meta::new(&AppliedState::default(), 1, 0, RowId::default());
+        table.write(|_| Ok((empty, ())))?;
+        table.publish()?;
+        Ok(table)
+    }
+
+    /// An empty database beside the current one, invisible until [`Table::publish`].
+    pub fn create_new(disk: &Arc<dyn Disk>) -> io::Result<Self> {
+        disk.remove(NEW_STATE_FILE)?;
+        Self::on(disk, disk.open(NEW_STATE_FILE, true)?)
+    }
+
+    /// Puts a database made by [`Table::create_new`], and committed, in the old one's place.
+    pub fn publish(&self) -> io::Result<()> {
+        self.disk.rename(NEW_STATE_FILE, STATE_FILE)?;
+        self.disk.sync_dir("")
+    }
+
+    fn on(disk: &Arc<dyn Disk>, file: Arc<dyn File>) -> io::Result<Self> {
+        let backend = Backend(file.clone());
+        let db = redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
+        Ok(Self { db: Arc::new(db.map_err(redb_error)?), file, disk: disk.clone() })
+    }
+
+    /// One transaction: the rows that `work` changes and the meta it returns, on disk when
+    /// this returns. Nothing of it when it fails.
+    pub fn write<T>(&self, work: impl FnOnce(&mut RowsWriter<'_>) -> io::Result<(Meta, T)>) -> io::Result<T> {
+        let mut txn = self.db.begin_write().map_err(redb_error)?;
+        txn.set_durability(Durability::Immediate).map_err(redb_error)?;
+        // Opening after a crash is then instant, whatever the size of the file.
+        txn.set_quick_repair(true);
+        let mut rows = txn.open_table(ROWS).map_err(redb_error)?;
+        let (meta, result) = work(&mut rows)?;
+        drop(rows);
+        let mut record = txn.open_table(META).map_err(redb_error)?;
+        record.insert(META_KEY, meta.encode_to_vec().as_slice()).map_err(redb_error)?;
+        drop(record);
+        txn.commit().map_err(redb_error)?;
+        Ok(result)
+    }
+
+    pub fn view(&self) -> io::Result<View> {
+        let txn = self.db.begin_read().map_err(redb_error)?;
+        let record = txn.open_table(META).map_err(redb_error)?;
+        let meta = record.get(META_KEY).map_err(redb_error)?;
+        let meta = Meta::read(meta.ok_or_else(|| invalid("state.redb lacks its meta record"))?.value())?;
+        let rows = txn.open_table(ROWS).map_err(redb_error)?;
+        let (db, file, disk) = (self.db.clone(), self.file.clone(), self.disk.clone());
+        Ok(View { rows, meta, file, _db: db, _disk: disk })
+    }
+}
+
+/// One consistent state of the table. It lasts: old pages are kept while it lives, and
+/// the database stays open even after another took its place.
+pub(super) struct View {
+    rows: ReadOnlyTable<(u64, u32), &'static [u8]>,
+    pub meta: Meta,
+    file: Arc<dyn File>,
+    /// After `rows`: the transaction ends before its database is closed, and that before
+    /// the disk is let go.
+    _db: Arc<Database>,
+    _disk: Arc<dyn Disk>,
+}
+
+impl View {
+    /// Reads one row, which must be there: index and view are kept in step.
+    pub fn row<T>(&self, id: RowId, read: impl FnOnce(RowRef<'_>) -> T) -> io::Result<T> {
+        let encoded = self.rows.get(id.to_key()).map_err(redb_error)?;
+        let encoded = encoded.ok_or_else(|| {
+            invalid(format!("{STATE_FILE} lacks row {}.{}, which the index names", id.revision, id.sub))
+        })?;
+        Ok(read(RowRef::decode(encoded.value())?))
+    }
+
+    /// Encoded rows from `start` to `end`, both included, in order (or, by `rev`, backwards).
+    pub fn rows_between(&self, start: RowId, end: RowId) -> io::Result<RowsRange> {
+        self.rows.range_owned(start.to_key()..=end.to_key()).map_err(redb_error)
+    }
+
+    pub fn all_rows(&self) -> io::Result<RowsRange> {
+        self.rows_between(RowId::default(), RowId::last_of(Revision::MAX))
+    }
+
+    pub fn disk_bytes(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+}

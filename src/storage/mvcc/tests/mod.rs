@@ -1,0 +1,107 @@
+//! Tests of the whole store: against a model, across crashes, and through snapshots.
+
+mod compaction;
+mod crash;
+mod disk;
+mod model;
+mod properties;
+mod snapshots;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::proto::log::command::Op;
+use crate::proto::log::precondition::Is;
+use crate::proto::log::{Command, Compact, Delete, Precondition, Put};
+use disk::MemoryDisk;
+
+/// A store on a disk in memory, and the log that would feed it: it knows the next index
+/// and can tell the store that everything is durable.
+struct Bench {
+    disk: Arc<MemoryDisk>,
+    store: Store,
+    next: LogIndex,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self::on(Arc::new(MemoryDisk::default()))
+    }
+
+    fn on(disk: Arc<MemoryDisk>) -> Self {
+        let store = open(&disk).expect("opens");
+        let next = store.applied().last.map_or(0, |last| last.index + 1);
+        Self { disk, store, next }
+    }
+
+    fn apply(&mut self, commands: Vec<Command>) -> Vec<Reply> {
+        let at = self.next_id();
+        self.store.apply(at, &CommandBatch { format: 1, time_ms: 0, commands }).expect("applies")
+    }
+
+    fn apply_one(&mut self, command: Command) -> Reply {
+        self.apply(vec![command]).remove(0)
+    }
+
+    fn next_id(&mut self) -> LogId {
+        self.next += 1;
+        LogId { term: 1, index: self.next - 1 }
+    }
+
+    async fn flush_all(&self) {
+        self.store.log_is_durable_upto(self.next);
+        self.store.flush().await.expect("flushes");
+    }
+
+    /// Power loss, then a restart from what the disk kept.
+    fn crash(self) -> Self {
+        self.disk.crash();
+        Self::on(self.disk)
+    }
+
+    /// `kill -9`, then a restart.
+    fn kill(self) -> Self {
+        self.disk.kill();
+        Self::on(self.disk)
+    }
+}
+
+fn open(disk: &Arc<MemoryDisk>) -> io::Result<Store> {
+    // A crashed disk's old handles fail; the store gets a handle of the new life.
+    let workers = Workers::Tasks { delay: || Duration::ZERO };
+    Store::open(Arc::new(disk.boot()), &workers, Arc::new(Metrics::default()))
+}
+
+/// Waits for something that the timer makes happen.
+async fn eventually(done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < deadline, "it did not happen in 30 seconds");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Command {
+    let put = Put { key: key.into(), value: value.into(), lease: 0 };
+    Command { op: Some(Op::Put(put)), precondition: None }
+}
+
+fn delete(key: impl Into<Bytes>, range_end: impl Into<Bytes>) -> Command {
+    let delete = Delete { key: key.into(), range_end: range_end.into() };
+    Command { op: Some(Op::Delete(delete)), precondition: None }
+}
+
+fn compact(revision: Revision) -> Command {
+    Command { op: Some(Op::Compact(Compact { revision })), precondition: None }
+}
+
+fn when(is: Is, command: Command) -> Command {
+    Command { precondition: Some(Precondition { is: Some(is) }), ..command }
+}
+
+fn everything(at: Option<Revision>) -> RangeQuery {
+    RangeQuery { range: KeyRange::From(Bytes::new()), at, limit: 0, keys_only: false, count_only: false }
+}

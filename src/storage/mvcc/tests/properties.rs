@@ -1,0 +1,180 @@
+//! Random histories, checked against the model.
+
+use super::model::Model;
+use super::*;
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Entry(Vec<Command>),
+    Membership(Vec<u8>),
+    Blank,
+    /// Flush what is durable: all but this many of the entries applied.
+    Flush(u64),
+    /// Restart without losing anything but the tail, which the log then brings back.
+    Crash,
+    /// Go on with a second store that was filled by a snapshot.
+    Snapshot,
+}
+
+fn key() -> impl Strategy<Value = Bytes> {
+    "[a-f]{1,2}".prop_map(Bytes::from)
+}
+
+fn precondition() -> impl Strategy<Value = Option<Precondition>> {
+    let is = prop_oneof![(0u64..40).prop_map(Is::ModRevision), any::<bool>().prop_map(Is::Exists)];
+    proptest::option::weighted(0.2, is.prop_map(|is| Precondition { is: Some(is) }))
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let on_key = prop_oneof![
+        4 => (key(), any::<[u8; 2]>(), any::<i64>()).prop_map(|(key, value, lease)| {
+            Op::Put(Put { key, value: Bytes::copy_from_slice(&value), lease })
+        }),
+        2 => key().prop_map(|key| Op::Delete(Delete { key, range_end: Bytes::new() })),
+    ];
+    let range_end = prop_oneof![3 => key(), 1 => Just(Bytes::from_static(&[0]))];
+    prop_oneof![
+        8 => (on_key, precondition()).prop_map(|(op, precondition)| Command { op: Some(op), precondition }),
+        1 => (key(), range_end).prop_map(|(key, range_end)| delete(key, range_end)),
+        1 => (0u64..60).prop_map(compact),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        12 => proptest::collection::vec(command(), 1..5).prop_map(Step::Entry),
+        1 => any::<[u8; 3]>().prop_map(|bytes| Step::Membership(bytes.to_vec())),
+        1 => Just(Step::Blank),
+        3 => (0u64..4).prop_map(Step::Flush),
+        1 => Just(Step::Crash),
+        1 => Just(Step::Snapshot),
+    ]
+}
+
+/// The store under test, a twin that is never flushed, and the model.
+struct World {
+    bench: Bench,
+    twin: Bench,
+    model: Model,
+    log: Vec<Step>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { bench: Bench::new(), twin: Bench::new(), model: Model::default(), log: Vec::new() }
+    }
+
+    async fn step(&mut self, step: &Step) {
+        match step {
+            Step::Entry(commands) => {
+                let expected: Vec<_> = commands.iter().map(|command| self.model.apply(command)).collect();
+                let replies = self.bench.apply(commands.clone());
+                assert_eq!(without_reasons(replies), expected);
+                self.twin.apply(commands.clone());
+                self.log.push(step.clone());
+            }
+            Step::Membership(_) | Step::Blank => {
+                replay(&mut self.bench, step);
+                replay(&mut self.twin, step);
+                self.log.push(step.clone());
+            }
+            Step::Flush(behind) => {
+                if let Some(upto) = self.bench.next.checked_sub(1 + behind) {
+                    let before = self.bench.store.durable().last.map(|last| last.index);
+                    self.bench.store.log_is_durable_upto(upto);
+                    self.bench.store.flush().await.expect("flushes");
+                    assert_eq!(
+                        self.bench.store.durable().last.map(|last| last.index),
+                        before.max(Some(upto))
+                    );
+                }
+            }
+            Step::Crash => self.crash().await,
+            Step::Snapshot => self.move_to_snapshot().await,
+        }
+    }
+
+    /// The log replays what the table lacks.
+    async fn crash(&mut self) {
+        let bench = std::mem::replace(&mut self.bench, Bench::new());
+        let durable = bench.store.durable();
+        self.bench = bench.crash();
+        assert_eq!(self.bench.store.applied(), durable);
+        for step in &self.log[self.bench.next as usize..] {
+            replay(&mut self.bench, step);
+        }
+    }
+
+    async fn move_to_snapshot(&mut self) {
+        let mut other = Bench::new();
+        other.apply(vec![put("left over", "from before")]);
+        self.bench.flush_all().await;
+        snapshots::copy(&self.bench.store, &other.store).await;
+        other.next = self.bench.next;
+        self.bench = other;
+    }
+
+    fn check(&self) {
+        self.model.check(&self.bench.store);
+        assert_eq!(self.bench.store.applied(), self.twin.store.applied());
+        let hashes = [&self.bench, &self.twin].map(|bench| bench.store.state_hash().expect("hashes"));
+        assert_eq!(hashes[0], hashes[1]);
+    }
+}
+
+fn replay(bench: &mut Bench, step: &Step) {
+    match step {
+        Step::Entry(commands) => drop(bench.apply(commands.clone())),
+        Step::Membership(bytes) => {
+            let at = bench.next_id();
+            bench.store.apply_membership(at, bytes.clone().into()).expect("applies");
+        }
+        Step::Blank => {
+            let at = bench.next_id();
+            bench.store.apply_blank(at).expect("applies");
+        }
+        Step::Flush(_) | Step::Crash | Step::Snapshot => unreachable!("not in the log"),
+    }
+}
+
+fn without_reasons(replies: Vec<Reply>) -> Vec<Reply> {
+    let strip = |reply| match reply {
+        Reply::Refused { .. } => Reply::Refused { why: String::new() },
+        other => other,
+    };
+    replies.into_iter().map(strip).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_store_does_what_the_model_does(steps in proptest::collection::vec(step(), 1..50)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.expect("a runtime").block_on(async {
+            let mut world = World::new();
+            for step in &steps {
+                world.step(step).await;
+                world.check();
+            }
+            // Removing what is compacted, to the end, shows nowhere.
+            world.bench.flush_all().await;
+            compaction::sweep_to_the_end(&world.bench).await;
+            world.check();
+            // A restart from the table alone.
+            let World { bench, twin, model, log } = world;
+            let bench = bench.crash();
+            World { bench, twin, model, log }.check();
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_missing_row_is_noticed_by_the_hash() {
+    // The twin of the equality above: stores that differ in one row do not hash alike.
+    let (mut one, mut other) = (Bench::new(), Bench::new());
+    one.apply(vec![put("a", "1"), put("b", "2")]);
+    other.apply(vec![put("a", "1"), put("b", "3")]);
+    assert_ne!(one.store.state_hash().expect("hashes"), other.store.state_hash().expect("hashes"));
+}

@@ -1,0 +1,214 @@
+//! The worker: the only writer of the table.
+//!
+//! It flushes the tail, sweeps compacted rows and installs snapshots, one after the
+//! other, so none of them needs a lock against the others. A timer task triggers it
+//! while there is something to do; on an idle store nothing runs.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use redb::ReadableTable;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::row::{RowId, RowRef};
+use super::snapshot::{INCOMING_FILE, ReceivedSnapshot};
+use super::state::{Shared, State};
+use super::table::{Meta, RowsWriter, Table, redb_error};
+use super::tail::TailEntry;
+use crate::env::Workers;
+use crate::env::workers::Worker;
+
+/// How long applied rows gather in the tail before they are flushed: two fsyncs each
+/// time, so ten times a second costs an idle disk little and a busy one nothing.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
+/// A tail of this many bytes is flushed at once: one transaction of more would stall the
+/// log's fsyncs on the same disk.
+pub(super) const FLUSH_EARLY_BYTES: u64 = 8 * 1024 * 1024;
+/// Between two steps of a sweep: lets reads, and the log's fsyncs, through.
+const SWEEP_PAUSE: Duration = Duration::from_millis(20);
+/// Rows that one step of a sweep looks at, so revisions at most as well: a few
+/// milliseconds of work, and well under one of the state's lock.
+const SWEEP_ROWS: usize = 2_000;
+type Done = oneshot::Sender<io::Result<()>>;
+
+pub(super) enum Job {
+    /// Flush, and go on with a sweep. Also what the timer sends, with nobody waiting.
+    Flush(Option<Done>),
+    Install(ReceivedSnapshot, Done),
+}
+
+/// Starts the worker on `table`.
+pub(super) fn start(workers: &Workers, shared: Arc<Shared>, table: Table) -> Worker<Job> {
+    let mut flusher = Flusher { table, shared };
+    workers.spawn("state", move |jobs| flusher.run(jobs))
+}
+
+/// Triggers the worker whenever something was scheduled, after a pause.
+pub(super) async fn trigger(shared: Arc<Shared>, worker: Worker<Job>) {
+    loop {
+        shared.wake.notified().await;
+        let sweeping = shared.state.read().view.meta.needs_sweep();
+        tokio::time::sleep(if sweeping { SWEEP_PAUSE } else { FLUSH_INTERVAL }).await;
+        if !worker.send(Job::Flush(None)) {
+            // Without its worker the store would take entries and never flush them.
+            shared.fail(worker_ended());
+            return;
+        }
+    }
+}
+
+struct Flusher {
+    table: Table,
+    shared: Arc<Shared>,
+}
+
+/// A version that a sweep removed from the table: its key, to find it in the index.
+type Swept = (Bytes, RowId);
+
+impl Flusher {
+    fn run(&mut self, jobs: &mut Vec<Job>) {
+        // Whoever asked for a flush before this moment is served by the one below.
+        let mut waiting = Vec::new();
+        for job in jobs.drain(..) {
+            match job {
+                Job::Flush(done) => waiting.extend(done),
+                Job::Install(snapshot, done) => {
+                    let _ = done.send(self.guarded(|flusher| flusher.install(snapshot)));
+                }
+            }
+        }
+        self.shared.scheduled.store(false, Ordering::Release);
+        let result = self.guarded(Self::flush);
+        for done in waiting {
+            let _ = done.send(result.as_ref().copied().map_err(again));
+        }
+    }
+
+    /// Runs `work` unless the store has failed; its failure is the store's.
+    fn guarded(&mut self, work: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
+        self.shared.check()?;
+        work(self).map_err(|error| self.shared.fail(error))
+    }
+
+    /// Puts what the log holds durably into the table, and takes one step of a sweep.
+    fn flush(&mut self) -> io::Result<()> {
+        let started = Instant::now();
+        let (entries, mut meta) = self.goal();
+        if entries.is_empty() && !meta.needs_sweep() {
+            self.schedule_rest();
+            return Ok(());
+        }
+        let swept = self.table.write(|rows| {
+            let mut encoded = Vec::new();
+            for (id, row) in entries.iter().flat_map(|entry| &entry.rows) {
+                encoded.clear();
+                row.as_ref().encode(&mut encoded);
+                rows.insert(id.to_key(), encoded.as_slice()).map_err(redb_error)?;
+            }
+            let swept = sweep_step(rows, &mut meta)?;
+            Ok((meta, swept))
+        })?;
+        self.show(entries, swept)?;
+        self.shared.metrics.store_flush_seconds.observe(started.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// The applied entries that the log has on disk, and what the table will be after them.
+    fn goal(&self) -> (Vec<Arc<TailEntry>>, Meta) {
+        let state = self.shared.state.read();
+        let durable = self.shared.log_durable();
+        let entries = durable.map_or_else(Vec::new, |index| state.tail.entries_upto(index));
+        let meta = match entries.last() {
+            None => state.view.meta.clone(),
+            Some(last) => Meta::new(&last.applied, last.revision, last.compacted, state.view.meta.swept()),
+        };
+        (entries, meta)
+    }
+
+    /// Shows readers the table as just committed, with `flushed` in it: the tail's first
+    /// entries, for only this worker takes from its front.
+    fn show(&self, flushed: Vec<Arc<TailEntry>>, swept: Vec<Swept>) -> io::Result<()> {
+        let view = Arc::new(self.table.view()?);
+        let mut guard = self.shared.state.write();
+        let state = &mut *guard;
+        for (key, id) in &swept {
+            state.index.forget(key, *id);
+        }
+        let old_view = std::mem::replace(&mut state.view, view);
+        let old_entries = state.tail.drop_first(flushed.len());
+        drop(guard);
+        drop((old_view, old_entries, flushed));
+        self.schedule_rest();
+        Ok(())
+    }
+
+    /// What is left, because the log does not have it on disk or a sweep goes on, waits
+    /// for the timer, however much it is.
+    fn schedule_rest(&self) {
+        let state = self.shared.state.read();
+        self.shared.early.store(state.tail.bytes() > FLUSH_EARLY_BYTES, Ordering::Release);
+        if !state.tail.is_empty() || state.view.meta.needs_sweep() {
+            self.shared.schedule();
+        }
+    }
+
+    /// Builds a database beside the old one, puts it in its place, and shows it.
+    fn install(&mut self, snapshot: ReceivedSnapshot) -> io::Result<()> {
+        let disk = self.shared.disk.clone();
+        let table = Table::create_new(&disk)?;
+        table.write(|rows| Ok((snapshot.copy_rows(rows)?, ())))?;
+        let state = State::load(Arc::new(table.view()?))?;
+        table.publish()?;
+        self.table = table;
+        let old = std::mem::replace(&mut *self.shared.state.write(), state);
+        drop(old);
+        self.shared.schedule();
+        drop(snapshot);
+        disk.remove(INCOMING_FILE)
+    }
+}
+
+/// Removes rows that a later row, at or before the compacted revision, replaced, and
+/// tombstones up to there. Each row names the one it replaced, so looking once at each
+/// row up to the compacted revision finds all of them.
+fn sweep_step(rows: &mut RowsWriter<'_>, meta: &mut Meta) -> io::Result<Vec<Swept>> {
+    if !meta.needs_sweep() {
+        return Ok(Vec::new());
+    }
+    let end = RowId::last_of(meta.compacted);
+    let after = (std::ops::Bound::Excluded(meta.swept().to_key()), std::ops::Bound::Included(end.to_key()));
+    let mut gone = Vec::new();
+    let mut reached = end;
+    for (seen, entry) in rows.range(after).map_err(redb_error)?.enumerate() {
+        let (id, encoded) = entry.map_err(redb_error)?;
+        let id = RowId::from_key(id.value());
+        let row = RowRef::decode(encoded.value())?;
+        let key = Bytes::copy_from_slice(row.key);
+        gone.extend(row.previous.map(|previous| (key.clone(), previous)));
+        if row.is_tombstone() {
+            gone.push((key, id));
+        }
+        if seen + 1 == SWEEP_ROWS {
+            reached = id;
+            break;
+        }
+    }
+    for (_, id) in &gone {
+        rows.remove(id.to_key()).map_err(redb_error)?;
+    }
+    meta.set_swept(reached);
+    Ok(gone)
+}
+
+pub(super) fn worker_ended() -> io::Error {
+    io::Error::other("its worker has ended")
+}
+
+/// The same error for one more of those who wait.
+fn again(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), error.to_string())
+}
