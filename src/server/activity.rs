@@ -75,57 +75,22 @@ struct State {
 }
 
 impl Activity {
-    pub fn new(now: Instant, busy: Busy) -> Arc<Self> {
-        let state = State {
-            opened: now,
-            heard: false,
-            h2: false,
-            head_since: None,
-            open: Vec::new(),
-            next_number: 0,
-            calls: 0,
-            idle_since: now,
-        };
-        Arc::new(Self { state: Mutex::new(state), busy })
+    pub fn new(busy: Busy) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(State::new(Instant::now())), busy })
     }
 
     /// The client sent these bytes.
     pub fn heard(&self, bytes: &[u8]) {
-        let mut state = self.state.lock();
-        if !state.heard {
-            state.heard = true;
-            state.h2 = bytes.starts_with(H2_PREFACE_START);
-        }
-        if !state.h2 && state.open.is_empty() && state.head_since.is_none() {
-            state.head_since = Some(Instant::now());
-        }
+        self.state.lock().heard(bytes, Instant::now());
     }
 
     /// A request's head is complete. It ends when the guard is dropped.
     pub fn begin(self: &Arc<Self>, version: http::Version, grpc: bool) -> Guard {
-        let mut state = self.state.lock();
-        state.head_since = None;
-        state.h2 = version == http::Version::HTTP_2;
-        let number = state.next_number;
-        state.next_number += 1;
-        if grpc {
-            state.calls += 1;
-        } else {
-            state.open.push((number, Instant::now()));
+        let number = self.state.lock().begin(version, grpc, Instant::now());
+        if number.is_some() {
             self.busy.0.fetch_add(1, Ordering::AcqRel);
         }
-        Guard { activity: self.clone(), number: (!grpc).then_some(number) }
-    }
-
-    fn end(&self, number: Option<u64>) {
-        let mut state = self.state.lock();
-        state.idle_since = Instant::now();
-        let Some(number) = number else {
-            state.calls -= 1;
-            return;
-        };
-        state.open.retain(|(open, _)| *open != number);
-        self.busy.0.fetch_sub(1, Ordering::AcqRel);
+        Guard { activity: self.clone(), number }
     }
 
     /// True when nothing but gRPC calls, which may never end, keeps the connection.
@@ -134,26 +99,78 @@ impl Activity {
         state.open.is_empty() && state.calls > 0
     }
 
-    /// By when what goes on now must have ended; `None`: it may last.
-    fn deadline(&self, limits: &Limits) -> Option<(Instant, Cut)> {
-        let state = self.state.lock();
-        if let Some((_, since)) = state.open.first() {
-            return Some((*since + limits.request_life, Cut::SlowRequest));
+    /// Cut off now and why, or when to ask again.
+    pub fn check(&self, limits: &Limits) -> Result<Instant, Cut> {
+        self.state.lock().check(Instant::now(), limits)
+    }
+}
+
+/// A pure function of what happened when.
+impl State {
+    fn new(now: Instant) -> Self {
+        let (open, next_number) = (Vec::new(), 0);
+        Self {
+            opened: now,
+            heard: false,
+            h2: false,
+            head_since: None,
+            open,
+            next_number,
+            calls: 0,
+            idle_since: now,
         }
-        if state.calls > 0 {
-            return None;
-        }
-        if !state.heard {
-            return Some((state.opened + limits.first_byte_timeout, Cut::Silent));
-        }
-        if let Some(since) = state.head_since {
-            return Some((since + limits.header_read_timeout, Cut::SlowHead));
-        }
-        Some((state.idle_since + limits.idle_timeout, Cut::Idle))
     }
 
-    /// Cut off now and why, or when to ask again.
-    pub fn check(&self, now: Instant, limits: &Limits) -> Result<Instant, Cut> {
+    fn heard(&mut self, bytes: &[u8], now: Instant) {
+        if !self.heard {
+            self.heard = true;
+            self.h2 = bytes.starts_with(H2_PREFACE_START);
+        }
+        if !self.h2 && self.open.is_empty() {
+            self.head_since.get_or_insert(now);
+        }
+    }
+
+    /// The request's number, `None` for a gRPC call.
+    fn begin(&mut self, version: http::Version, grpc: bool, now: Instant) -> Option<u64> {
+        self.head_since = None;
+        self.h2 = version == http::Version::HTTP_2;
+        if grpc {
+            self.calls += 1;
+            return None;
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        self.open.push((number, now));
+        Some(number)
+    }
+
+    fn end(&mut self, number: Option<u64>, now: Instant) {
+        self.idle_since = now;
+        match number {
+            Some(number) => self.open.retain(|(open, _)| *open != number),
+            None => self.calls -= 1,
+        }
+    }
+
+    /// By when what goes on now must have ended; `None`: it may last.
+    fn deadline(&self, limits: &Limits) -> Option<(Instant, Cut)> {
+        if let Some((_, since)) = self.open.first() {
+            return Some((*since + limits.request_life, Cut::SlowRequest));
+        }
+        if self.calls > 0 {
+            return None;
+        }
+        if !self.heard {
+            return Some((self.opened + limits.first_byte_timeout, Cut::Silent));
+        }
+        if let Some(since) = self.head_since {
+            return Some((since + limits.header_read_timeout, Cut::SlowHead));
+        }
+        Some((self.idle_since + limits.idle_timeout, Cut::Idle))
+    }
+
+    fn check(&self, now: Instant, limits: &Limits) -> Result<Instant, Cut> {
         // A deadline may move closer (a head begins), so never sleep for long.
         let soon = now + limits.check_interval();
         match self.deadline(limits) {
@@ -173,69 +190,82 @@ pub struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.activity.end(self.number);
+        self.activity.state.lock().end(self.number, Instant::now());
+        if self.number.is_some() {
+            self.activity.busy.0.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::Version;
 
     use super::*;
 
-    async fn cut_after(activity: &Activity, limits: &Limits) -> Cut {
+    /// How long the state may stay as it is, and what happens then: follows `check` as a
+    /// connection does, without waiting.
+    fn cut_after(state: &State, start: Instant) -> (Duration, Cut) {
+        let mut now = start;
         loop {
-            match activity.check(Instant::now(), limits) {
-                Ok(again) => tokio::time::sleep_until(again).await,
-                Err(cut) => return cut,
+            match state.check(now, &Limits::default()) {
+                Ok(again) => now = again,
+                Err(cut) => return (now - start, cut),
             }
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn each_phase_has_its_own_deadline() {
+    #[test]
+    fn each_phase_has_its_own_deadline() {
         let limits = Limits::default();
-        let start = Instant::now();
-        let activity = Activity::new(start, Busy::default());
-        assert_eq!(cut_after(&activity, &limits).await, Cut::Silent);
-        assert_eq!(start.elapsed(), limits.first_byte_timeout);
-
-        activity.heard(b"GET /");
-        let head = Instant::now();
-        assert_eq!(cut_after(&activity, &limits).await, Cut::SlowHead);
-        assert_eq!(head.elapsed(), limits.header_read_timeout);
-
-        let begun = Instant::now();
-        let guard = activity.begin(Version::HTTP_11, false);
-        assert_eq!(cut_after(&activity, &limits).await, Cut::SlowRequest);
-        assert_eq!(begun.elapsed(), limits.request_life);
-
-        drop(guard);
-        let ended = Instant::now();
-        assert_eq!(cut_after(&activity, &limits).await, Cut::Idle);
-        assert_eq!(ended.elapsed(), limits.idle_timeout);
+        let now = Instant::now();
+        let mut state = State::new(now);
+        assert_eq!(cut_after(&state, now), (limits.first_byte_timeout, Cut::Silent));
+        state.heard(b"GET /", now);
+        assert_eq!(cut_after(&state, now), (limits.header_read_timeout, Cut::SlowHead));
+        let number = state.begin(Version::HTTP_11, false, now);
+        assert_eq!(cut_after(&state, now), (limits.request_life, Cut::SlowRequest));
+        state.end(number, now);
+        assert_eq!(cut_after(&state, now), (limits.idle_timeout, Cut::Idle));
+        state.heard(b"GET /", now);
+        assert_eq!(cut_after(&state, now), (limits.header_read_timeout, Cut::SlowHead));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn trickled_bytes_do_not_put_off_the_head_deadline() {
+    #[test]
+    fn trickled_bytes_do_not_put_off_the_head_deadline() {
         let limits = Limits::default();
-        let activity = Activity::new(Instant::now(), Busy::default());
-        activity.heard(b"G");
-        tokio::time::sleep(limits.header_read_timeout / 2).await;
-        activity.heard(b"E");
-        tokio::time::sleep(limits.header_read_timeout / 2).await;
-        assert_eq!(activity.check(Instant::now(), &limits), Err(Cut::SlowHead));
+        let now = Instant::now();
+        let mut state = State::new(now);
+        state.heard(b"G", now);
+        state.heard(b"E", now + limits.header_read_timeout / 2);
+        assert_eq!(state.check(now + limits.header_read_timeout, &limits), Err(Cut::SlowHead));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn calls_may_last_and_do_not_count_as_busy() {
+    #[test]
+    fn a_stuck_request_is_not_hidden_by_lively_ones() {
+        let limits = Limits::default();
+        let now = Instant::now();
+        let mut state = State::new(now);
+        state.begin(Version::HTTP_2, false, now);
+        for second in 1..limits.request_life.as_secs() {
+            let later = now + Duration::from_secs(second);
+            let lively = state.begin(Version::HTTP_2, false, later);
+            state.end(lively, later);
+            assert!(state.check(later, &limits).is_ok());
+        }
+        assert_eq!(state.check(now + limits.request_life, &limits), Err(Cut::SlowRequest));
+    }
+
+    #[test]
+    fn calls_may_last_and_do_not_count_as_busy() {
         let limits = Limits::default();
         let busy = Busy::default();
-        let activity = Activity::new(Instant::now(), busy.clone());
-        activity.heard(b"PRI * HTTP/2.0");
+        let activity = Activity::new(busy.clone());
         let call = activity.begin(Version::HTTP_2, true);
-        tokio::time::sleep(limits.request_life * 10).await;
-        assert!(activity.check(Instant::now(), &limits).is_ok());
+        let later = Instant::now() + limits.request_life * 10;
+        assert!(activity.state.lock().check(later, &limits).is_ok());
         assert!(busy.is_idle() && activity.only_calls());
         let request = activity.begin(Version::HTTP_2, false);
         assert!(!busy.is_idle() && !activity.only_calls());

@@ -11,7 +11,6 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
 use tower::Service;
 
 use super::activity::{Activity, Guard};
@@ -47,7 +46,7 @@ pub fn builder(limits: &Limits) -> Builder<TokioExecutor> {
 /// Serves one connection to its end. With `crowded`, the connection cap is reached:
 /// only peers are served, all others hear 503.
 pub async fn run(stream: BoxStream, shared: Arc<Shared>, crowded: bool) {
-    let activity = Activity::new(Instant::now(), shared.busy.clone());
+    let activity = Activity::new(shared.busy.clone());
     let io = TokioIo::new(Watched { stream, activity: activity.clone() });
     let service = hyper::service::service_fn({
         let (shared, activity) = (shared.clone(), activity.clone());
@@ -80,7 +79,7 @@ async fn drive<S>(
             biased;
             // Errors are the client's (resets, broken requests); hyper has answered them.
             _ = connection.as_mut() => return,
-            () = check.as_mut() => match activity.check(Instant::now(), &shared.limits) {
+            () = check.as_mut() => match activity.check(&shared.limits) {
                 Ok(again) => check.as_mut().reset(again),
                 Err(cut) => {
                     if cut.is_refusal() {
