@@ -43,8 +43,8 @@ pub fn builder(limits: &Limits) -> Builder<TokioExecutor> {
     builder
 }
 
-/// Serves one connection to its end. With `crowded`, the connection cap is reached:
-/// only peers are served, all others hear 503.
+/// Serves one connection to its end. With `crowded` it is one of the reserve: while the
+/// connection cap is passed only peers are served on it, all others hear 503.
 pub async fn run(stream: BoxStream, shared: Arc<Shared>, crowded: bool) {
     let activity = Activity::new(shared.busy.clone());
     let io = TokioIo::new(Watched { stream, activity: activity.clone() });
@@ -112,7 +112,7 @@ fn serve(
     request: Request<Incoming>,
 ) -> impl Future<Output = Served> + Send + 'static + use<> {
     let guard = activity.begin(request.version(), is_grpc(&request));
-    let answer = if crowded && !request.uri().path().starts_with(PEER_PATH) {
+    let answer = if crowded && shared.is_crowded() && !request.uri().path().starts_with(PEER_PATH) {
         shared.metrics.refuse("connections");
         Err(crowded_reply())
     } else {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
+use crate::config::Config;
+
 /// An idle connection costs about 10 KB, so these cost 40 MB at most. A process that may
 /// open fewer files reaches that limit first: a failed accept is tried again.
 pub const MAX_CONNECTIONS: usize = 4096;
 /// Connections beyond the cap that are still served, so that peers get through and
 /// clients hear a 503 instead of silence. Beyond these, connections are dropped at once.
 pub const RESERVED_CONNECTIONS: usize = 128;
-/// A request waits for one fsync round; 4,096 of them at 1 MiB are what we will hold.
-pub const MAX_INFLIGHT: usize = 4096;
 /// A client that connects means to speak; ten seconds cover lost packets.
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For one whole request head, from its first byte.
@@ -65,6 +65,12 @@ impl Default for Limits {
             max_headers: MAX_HEADERS,
             drain_timeout: DRAIN_TIMEOUT,
         }
+    }
+}
+
+impl From<&Config> for Limits {
+    fn from(config: &Config) -> Self {
+        Self { max_connections: config.max_connections, ..Self::default() }
     }
 }
 

@@ -23,6 +23,7 @@ mod tests;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper_util::rt::TokioExecutor;
@@ -60,7 +61,22 @@ struct Shared {
     limits: Limits,
     metrics: Arc<Metrics>,
     busy: Busy,
+    /// Connections that are open now.
+    open: AtomicUsize,
     ending: Ending,
+}
+
+impl Shared {
+    fn set_open(&self, connections: usize) {
+        self.open.store(connections, Ordering::Relaxed);
+        self.metrics.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
+    }
+
+    /// Looked at for each request, so that a client on a connection of the reserve is
+    /// served again once the crowd is gone.
+    fn is_crowded(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > self.limits.max_connections
+    }
 }
 
 /// Serves `app` on `listener` until `shutdown` resolves, then drains; returns when
@@ -73,8 +89,8 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
     let builder = connection::builder(&limits);
-    let shared =
-        Arc::new(Shared { app, builder, limits, metrics, busy: Busy::default(), ending: Ending::default() });
+    let (busy, open, ending) = (Busy::default(), AtomicUsize::new(0), Ending::default());
+    let shared = Arc::new(Shared { app, builder, limits, metrics, busy, open, ending });
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
     loop {
@@ -82,7 +98,7 @@ pub async fn serve(
             biased;
             () = shutdown.as_mut() => break,
             Some(_) = connections.join_next() => {
-                shared.metrics.connections.set(as_gauge(connections.len()));
+                shared.set_open(connections.len());
             }
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => admit(stream, &shared, &mut connections),
@@ -106,7 +122,7 @@ fn admit(stream: BoxStream, shared: &Arc<Shared>, connections: &mut JoinSet<()>)
         return;
     }
     connections.spawn(connection::run(stream, shared.clone(), crowded));
-    shared.metrics.connections.set(as_gauge(connections.len()));
+    shared.set_open(connections.len());
 }
 
 async fn drain(shared: &Shared, mut connections: JoinSet<()>) {
@@ -121,9 +137,5 @@ async fn drain(shared: &Shared, mut connections: JoinSet<()>) {
     shared.ending.closing.cancel();
     // Every connection bounds its own end by `FLUSH_TIMEOUT`.
     while connections.join_next().await.is_some() {}
-    shared.metrics.connections.set(0);
-}
-
-fn as_gauge(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+    shared.set_open(0);
 }

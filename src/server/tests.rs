@@ -154,10 +154,16 @@ async fn past_the_cap_clients_hear_503_and_peers_are_served() {
     let mut peer = http2(&running).await;
     let stream = request("/bellwether.peer.v1.Peer/Stream", "application/grpc");
     assert_eq!(peer.send_request(stream).await.expect("served").status(), 200);
+    // On one of the reserve's connections only peers are served while the crowd lasts.
+    let refused = peer.send_request(request("/", "text/plain")).await.expect("answered");
+    assert_eq!(refused.status(), 503);
     // Now the reserve is used up, too.
     let mut third = running.connect().await;
     let _ = third.write_all(HELLO).await;
     assert_eq!(read_all(&mut third).await, "");
+    drop(first);
+    running.until_connections(1).await;
+    assert_eq!(peer.send_request(request("/", "text/plain")).await.expect("answered").status(), 200);
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use crate::metrics::RequestLabels;
@@ -71,7 +71,7 @@ async fn dispatch(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
     let route = route::find(&method, request.uri().path());
     let mut response = match answer(&app, route, request).await {
         Ok(response) => response,
-        Err(error) => error.into_response(route.is_write(), route.is_v1()),
+        Err(error) => refuse(&app.node, route, error),
     };
     if method == Method::HEAD {
         reply::strip_body(&mut response);
@@ -83,6 +83,16 @@ async fn dispatch(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
         status: reply::status_class(&response),
     };
     app.node.metrics().request_seconds.get_or_create(&labels).observe(began.elapsed().as_secs_f64());
+    response
+}
+
+/// Refusals say where they come from, too, but not those of an overload: they must cost
+/// next to nothing.
+fn refuse(node: &Node, route: Route, error: ApiError) -> Response<Body> {
+    let mut response = error.into_response(route.is_write(), route.is_v1());
+    if route.is_limited() && response.status() != StatusCode::TOO_MANY_REQUESTS {
+        reply::placed(node, &mut response);
+    }
     response
 }
 

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 /// Decodes `%XX`; with `plus_is_space` also `+`, as HTML forms write it in queries.
 pub fn decode(text: &str, plus_is_space: bool) -> Result<Cow<'_, str>, &'static str> {
     let special = |byte: &u8| *byte == b'%' || (plus_is_space && *byte == b'+');
-    if !text.as_bytes().iter().any(|byte| special(byte)) {
+    if !text.as_bytes().iter().any(special) {
         return Ok(Cow::Borrowed(text));
     }
     let mut bytes = Vec::with_capacity(text.len());

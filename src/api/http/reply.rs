@@ -82,6 +82,12 @@ pub fn place(headers: &mut HeaderMap, revision: Revision, term: Term, leader: Op
     }
 }
 
+/// The same with what the node says of itself now.
+pub fn placed(node: &Node, response: &mut Response<Body>) {
+    let here = Place::of(node);
+    place(response.headers_mut(), node.store().revision(), here.term, here.leader.as_ref());
+}
+
 /// How long this request may wait.
 pub fn timeout(node: &Node, params: &Params<'_>) -> Duration {
     params.timeout.unwrap_or(node.config().request_timeout)

@@ -6,14 +6,15 @@
 
 use std::borrow::Cow;
 
+use axum::body::Body;
 use bytes::Bytes;
-use http::StatusCode;
 use http::request::Parts;
+use http::{Response, StatusCode};
 use serde::Serialize;
 
 use super::error::{ApiError, ApiResult};
 use super::query::{self, Params};
-use super::reply::{self, Place};
+use super::reply;
 use super::value::{self, ShownValue};
 use crate::node::{Node, WriteRequest};
 use crate::proto::log::{Command, Compact, command::Op};
@@ -303,9 +304,8 @@ pub fn state_hash(node: &Node) -> ApiResult {
     Ok(reply::json(StatusCode::OK, &HashReply { applied: applied.map(|at| at.to_string()), hash }))
 }
 
-fn placed(node: &Node, mut response: http::Response<axum::body::Body>) -> http::Response<axum::body::Body> {
-    let place = Place::of(node);
-    reply::place(response.headers_mut(), node.store().revision(), place.term, place.leader.as_ref());
+fn placed(node: &Node, mut response: Response<Body>) -> Response<Body> {
+    reply::placed(node, &mut response);
     response
 }
 
