@@ -65,6 +65,8 @@ impl Running {
     }
 }
 
+/// A limit that a test waits for; nothing else in that test depends on time.
+const SHORT: Duration = Duration::from_millis(40);
 const HELLO: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const SLOW: &[u8] = b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -114,13 +116,16 @@ async fn both_http_versions_on_one_port() {
 }
 
 #[tokio::test]
-async fn silent_and_slow_clients_are_cut_off() {
-    let short = Duration::from_millis(40);
-    let limits = Limits { first_byte_timeout: short, header_read_timeout: short, ..Limits::default() };
-    let running = start(limits).await;
+async fn a_silent_client_is_cut_off() {
+    let running = start(Limits { first_byte_timeout: SHORT, ..Limits::default() }).await;
     let mut silent = running.connect().await;
     assert_eq!(read_all(&mut silent).await, "");
     assert_eq!(running.refused("silent_connection"), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_finish_its_head_is_cut_off() {
+    let running = start(Limits { header_read_timeout: SHORT, ..Limits::default() }).await;
     let mut slow = running.connect().await;
     slow.write_all(b"GET / HTTP/1.1\r\nHo").await.expect("sent");
     assert_eq!(read_all(&mut slow).await, "");
@@ -128,8 +133,23 @@ async fn silent_and_slow_clients_are_cut_off() {
 }
 
 #[tokio::test]
+async fn a_request_that_never_ends_is_cut_off_and_a_call_is_not() {
+    let running = start(Limits { request_life: SHORT, ..Limits::default() }).await;
+    let mut peer = http2(&running).await;
+    let call = request("/bellwether.peer.v1.Peer/Stream", "application/grpc");
+    let mut call = peer.send_request(call).await.expect("served").into_body();
+    let mut stuck = running.connect().await;
+    stuck.write_all(SLOW).await.expect("sent");
+    assert_eq!(read_all(&mut stuck).await, "");
+    assert_eq!(running.refused("slow_request"), 1);
+    // The call was begun before, so its time has passed as well.
+    assert!(futures::poll!(std::pin::pin!(call.frame())).is_pending());
+    assert!(!peer.is_closed());
+}
+
+#[tokio::test]
 async fn an_idle_connection_is_closed_and_a_used_one_served() {
-    let limits = Limits { idle_timeout: Duration::from_millis(40), ..Limits::default() };
+    let limits = Limits { idle_timeout: SHORT, ..Limits::default() };
     let running = start(limits).await;
     let mut stream = running.connect().await;
     stream.write_all(HELLO).await.expect("sent");
@@ -191,7 +211,7 @@ async fn stopping_waits_for_requests_under_way() {
 
 #[tokio::test]
 async fn stopping_does_not_wait_for_ever() {
-    let limits = Limits { drain_timeout: Duration::from_millis(40), ..Limits::default() };
+    let limits = Limits { drain_timeout: SHORT, ..Limits::default() };
     let running = start(limits).await;
     let mut stuck = running.connect().await;
     stuck.write_all(SLOW).await.expect("sent");

@@ -11,7 +11,7 @@ use super::error::ApiError;
 
 /// For a whole body. 1.5 MiB in 10 s is 150 KB/s; a slower client would hold one of the
 /// places for requests at once from those that are ready.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, ApiError> {
     read_within(BODY_TIMEOUT, headers, body).await

@@ -23,8 +23,9 @@ use crate::proto::log::{Command, Delete, Put, command::Op};
 use crate::storage::mvcc::{KeyValue, Reply};
 use crate::types::{Ack, Revision};
 
-const READ_PARAMS: &[&str] = &["consistency", "min_revision", "revision", "timeout", "forward", "redirect"];
-const WRITE_PARAMS: &[&str] = &["ack", "forward", "redirect", "timeout"];
+pub const READ_PARAMS: &[&str] =
+    &["consistency", "min_revision", "revision", "timeout", "forward", "redirect"];
+pub const WRITE_PARAMS: &[&str] = &["ack", "forward", "redirect", "timeout"];
 /// What surrounds key and value in a reply.
 const REPLY_OVERHEAD_BYTES: usize = 256;
 

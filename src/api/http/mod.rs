@@ -17,6 +17,8 @@ mod admission;
 mod body;
 mod conditions;
 mod cors;
+#[cfg(test)]
+mod docs_tests;
 mod error;
 mod health;
 mod key;

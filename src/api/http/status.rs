@@ -14,7 +14,7 @@ use crate::types::{LogIndex, Revision};
 /// Keys shown unless `limit` says otherwise: what a terminal shows at a glance.
 const DEFAULT_KEYS: usize = 100;
 /// The most keys `limit` may ask for.
-const MAX_KEYS: usize = 1000;
+pub const MAX_KEYS: usize = 1000;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

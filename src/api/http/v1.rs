@@ -21,7 +21,7 @@ use crate::proto::log::{Command, Compact, command::Op};
 use crate::storage::mvcc::{Change, KeyRange, KeyValue, RangeQuery, Reply, Store};
 use crate::types::{Ack, Revision};
 
-const KEYS_PARAMS: &[&str] = &[
+pub const KEYS_PARAMS: &[&str] = &[
     "prefix",
     "start",
     "end",
@@ -33,12 +33,12 @@ const KEYS_PARAMS: &[&str] = &[
     "timeout",
     "redirect",
 ];
-const CHANGES_PARAMS: &[&str] = &["since", "limit", "consistency", "min_revision", "timeout", "redirect"];
-const COMPACT_PARAMS: &[&str] = &["revision", "forward", "redirect", "timeout"];
+pub const CHANGES_PARAMS: &[&str] = &["since", "limit", "consistency", "min_revision", "timeout", "redirect"];
+pub const COMPACT_PARAMS: &[&str] = &["revision", "forward", "redirect", "timeout"];
 /// Rows in one reply unless `limit` says otherwise.
 const DEFAULT_ROWS: usize = 100;
 /// The most rows `limit` may ask for.
-const MAX_ROWS: usize = 10_000;
+pub const MAX_ROWS: usize = 10_000;
 /// A reply is cut after the row that passes this many bytes of keys and values.
 const MAX_REPLY_BYTES: usize = 8 << 20;
 /// Rows read from the store in one go: 16 values of 1 MiB are what a page may cost.
@@ -301,7 +301,8 @@ pub fn state_hash(node: &Node) -> ApiResult {
     let hashed = node.store().state_hash();
     let (applied, hash) = hashed.map_err(|error| crate::error::Error::Failed { why: error.to_string() })?;
     let hash = blake3::Hash::from(hash).to_hex().to_string();
-    Ok(reply::json(StatusCode::OK, &HashReply { applied: applied.map(|at| at.to_string()), hash }))
+    let body = HashReply { applied: applied.map(|at| at.to_string()), hash };
+    Ok(placed(node, reply::json(StatusCode::OK, &body)))
 }
 
 fn placed(node: &Node, mut response: Response<Body>) -> Response<Body> {
