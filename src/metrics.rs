@@ -1,8 +1,27 @@
 //! The node's counters and histograms, Prometheus names. A leaf: anybody may count.
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+
+/// Names one histogram of answered requests. Routes are patterns, never paths, so that
+/// clients can't make new series.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    pub method: &'static str,
+    pub route: &'static str,
+    /// The status class: `2xx`, `4xx` ...
+    pub status: &'static str,
+}
+
+/// Why something was refused or cut off before it was served.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RefusalLabels {
+    pub reason: &'static str,
+}
 
 pub struct Metrics {
     pub log_fsync_seconds: Histogram,
@@ -12,6 +31,24 @@ pub struct Metrics {
     pub store_flush_seconds: Histogram,
     pub elections_started: Counter,
     pub leader_changes: Counter,
+    /// Connections that are open now, from clients and peers.
+    pub connections: Gauge,
+    /// Client requests being handled now.
+    pub requests_inflight: Gauge,
+    pub request_seconds: Family<RequestLabels, Histogram, fn() -> Histogram>,
+    pub refused: Family<RefusalLabels, Counter>,
+}
+
+impl Metrics {
+    /// Counts one refusal; `reason` is one of a handful of fixed words.
+    pub fn refuse(&self, reason: &'static str) {
+        self.refused.get_or_create(&RefusalLabels { reason }).inc();
+    }
+}
+
+fn request_histogram() -> Histogram {
+    // 50 microseconds (a read from memory) to 52 seconds (the longest wait a client may ask for).
+    Histogram::new(exponential_buckets(0.000_05, 4.0, 11))
 }
 
 impl Default for Metrics {
@@ -26,6 +63,10 @@ impl Default for Metrics {
             store_flush_seconds: disk_seconds(),
             elections_started: Counter::default(),
             leader_changes: Counter::default(),
+            connections: Gauge::default(),
+            requests_inflight: Gauge::default(),
+            request_seconds: Family::new_with_constructor(request_histogram),
+            refused: Family::default(),
         }
     }
 }
@@ -66,6 +107,27 @@ impl Metrics {
             "leader_changes",
             "Changes of leader that this node saw",
             self.leader_changes.clone(),
+        );
+        self.register_server(registry);
+    }
+
+    fn register_server(&self, registry: &mut Registry) {
+        registry.register("connections", "Open connections, clients' and peers'", self.connections.clone());
+        registry.register(
+            "requests_inflight",
+            "Client requests being handled",
+            self.requests_inflight.clone(),
+        );
+        registry.register_with_unit(
+            "request_duration",
+            "Time to answer a client's request",
+            Unit::Seconds,
+            self.request_seconds.clone(),
+        );
+        registry.register(
+            "refused",
+            "Requests and connections refused or cut off before they were served",
+            self.refused.clone(),
         );
     }
 }

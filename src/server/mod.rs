@@ -1,1 +1,141 @@
-//! (being built)
+//! The accept loop, its limits, and the graceful end.
+//!
+//! [`serve`] owns the listener and every connection's task. A connection speaks
+//! HTTP/1.1 or HTTP/2, told apart by its first bytes, so clients, peers and scrapers share
+//! one port. What a connection is doing, and by when it must have done it, is
+//! [`activity`]; how it is driven, [`connection`]; the numbers and their reasons,
+//! [`limits`]. Why not `axum::serve`: it installs no timer and caps nothing.
+//!
+//! What a request *means*, how large its body may be and how many are handled at once
+//! is the application's business (`api`): only it knows which routes are a client's.
+//! The peers' traffic passes every limit here: past the connection cap a reserve of
+//! connections serves peers alone, and gRPC streams have no deadline.
+//!
+//! The end, in two steps: draining stops accepting and lets requests under way finish,
+//! bounded; closing flushes what is written and drops the rest.
+
+mod activity;
+mod connection;
+mod limits;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hyper_util::rt::TokioExecutor;
+use hyper_util::server::conn::auto::Builder;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::env::net::{BoxStream, Listener};
+use crate::metrics::Metrics;
+use activity::Busy;
+pub use limits::*;
+
+/// After a failed accept (no file descriptors left, most likely): long enough for some
+/// connection to end, short enough to go unnoticed.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+/// How often a draining server looks whether the last request has ended.
+const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(10);
+/// For the last reply's bytes to leave a connection that is being closed.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// The two steps of a server's end.
+#[derive(Default)]
+struct Ending {
+    /// No new requests; those under way finish.
+    draining: CancellationToken,
+    /// What is written leaves, then every connection closes.
+    closing: CancellationToken,
+}
+
+/// What all connections of one server share.
+struct Shared {
+    app: axum::Router,
+    builder: Builder<TokioExecutor>,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    busy: Busy,
+    /// Connections that are open now.
+    open: AtomicUsize,
+    ending: Ending,
+}
+
+impl Shared {
+    fn set_open(&self, connections: usize) {
+        self.open.store(connections, Ordering::Relaxed);
+        self.metrics.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
+    }
+
+    /// Looked at for each request, so that a client on a connection of the reserve is
+    /// served again once the crowd is gone.
+    fn is_crowded(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > self.limits.max_connections
+    }
+}
+
+/// Serves `app` on `listener` until `shutdown` resolves, then drains; returns when
+/// every connection is closed.
+pub async fn serve(
+    mut listener: Box<dyn Listener>,
+    app: axum::Router,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+    shutdown: impl Future<Output = ()> + Send,
+) -> io::Result<()> {
+    let builder = connection::builder(&limits);
+    let (busy, open, ending) = (Busy::default(), AtomicUsize::new(0), Ending::default());
+    let shared = Arc::new(Shared { app, builder, limits, metrics, busy, open, ending });
+    let mut connections = JoinSet::new();
+    tokio::pin!(shutdown);
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.as_mut() => break,
+            Some(_) = connections.join_next() => {
+                shared.set_open(connections.len());
+            }
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => admit(stream, &shared, &mut connections),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    drain(&shared, connections).await;
+    Ok(())
+}
+
+/// Starts a connection's task, unless even the reserve is used up.
+fn admit(stream: BoxStream, shared: &Arc<Shared>, connections: &mut JoinSet<()>) {
+    let crowded = connections.len() >= shared.limits.max_connections;
+    if connections.len() >= shared.limits.max_connections + shared.limits.reserved_connections {
+        shared.metrics.refuse("connections");
+        return;
+    }
+    connections.spawn(connection::run(stream, shared.clone(), crowded));
+    shared.set_open(connections.len());
+}
+
+async fn drain(shared: &Shared, mut connections: JoinSet<()>) {
+    shared.ending.draining.cancel();
+    let deadline = Instant::now() + shared.limits.drain_timeout;
+    while !shared.busy.is_idle() && Instant::now() < deadline {
+        tokio::time::sleep(DRAIN_CHECK_INTERVAL).await;
+    }
+    if !shared.busy.is_idle() {
+        tracing::warn!("closing with requests still under way");
+    }
+    shared.ending.closing.cancel();
+    // Every connection bounds its own end by `FLUSH_TIMEOUT`.
+    while connections.join_next().await.is_some() {}
+    shared.set_open(0);
+}

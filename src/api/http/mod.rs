@@ -1,1 +1,122 @@
-//! (being built)
+//! JSON over HTTP: the chapter's routes, ours under `/v1`, health and metrics.
+//!
+//! A request goes through [`dispatch`]: [`route`] finds the handler by method and path,
+//! [`admission`] turns away what is too much, the handler ([`key`], [`status`], [`v1`],
+//! [`health`]) parses, makes one call on the node and builds its reply with [`reply`], and
+//! every refusal is an [`error::ApiError`]. On the way out the reply gets its CORS
+//! headers, also a refusal, and its time is counted.
+//!
+//! The whole API is one fallback instead of a route each: keys are taken from the raw
+//! path (axum decodes them and allocates for it), and 404, 405 and CORS have one place.
+//! Other protocols on the same port are routes beside it. They must not bring a
+//! fallback of their own.
+//!
+//! `docs/http-api.md` is the users' page of all this; a change here is a change there.
+
+mod admission;
+mod body;
+mod conditions;
+mod cors;
+#[cfg(test)]
+mod docs_tests;
+mod error;
+mod health;
+mod key;
+mod percent;
+mod query;
+mod reply;
+mod route;
+mod scrape;
+mod status;
+mod v1;
+mod value;
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use http::{Method, Request, Response, StatusCode};
+use tokio::time::Instant;
+
+use crate::metrics::RequestLabels;
+use crate::node::Node;
+use admission::Admission;
+use error::{ApiError, ApiResult};
+use route::Route;
+
+/// The longest key in bytes, after percent-decoding. Long enough for a path-like key,
+/// short enough that an index of a million keys stays in memory.
+pub const MAX_KEY_BYTES: usize = 4096;
+/// The largest value in bytes: one log entry must fit one peer message (4 MiB) with room
+/// for others beside it.
+pub const MAX_VALUE_BYTES: usize = 1 << 20;
+/// The largest request body: a value and the white space around it.
+pub const MAX_BODY_BYTES: usize = MAX_VALUE_BYTES + MAX_VALUE_BYTES / 2;
+
+/// What all handlers share.
+struct App {
+    node: Node,
+    admission: Admission,
+    scrape: scrape::Scrape,
+}
+
+/// The router of everything clients speak over plain HTTP.
+pub fn router(node: Node) -> axum::Router {
+    let admission = Admission::new(node.config().max_inflight_requests, node.metrics().clone());
+    let scrape = scrape::Scrape::new(node.clone());
+    axum::Router::new().fallback(dispatch).with_state(Arc::new(App { node, admission, scrape }))
+}
+
+async fn dispatch(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
+    let began = Instant::now();
+    let method = request.method().clone();
+    let route = route::find(&method, request.uri().path());
+    let mut response = match answer(&app, route, request).await {
+        Ok(response) => response,
+        Err(error) => refuse(&app.node, route, error),
+    };
+    if method == Method::HEAD {
+        reply::strip_body(&mut response);
+    }
+    cors::allow(response.headers_mut());
+    let labels = RequestLabels {
+        method: route::method_label(&method),
+        route: route.label(),
+        status: reply::status_class(&response),
+    };
+    app.node.metrics().request_seconds.get_or_create(&labels).observe(began.elapsed().as_secs_f64());
+    response
+}
+
+/// Refusals say where they come from, too, but not those of an overload: they must cost
+/// next to nothing.
+fn refuse(node: &Node, route: Route, error: ApiError) -> Response<Body> {
+    let mut response = error.into_response(route.is_write(), route.is_v1());
+    if route.is_limited() && response.status() != StatusCode::TOO_MANY_REQUESTS {
+        reply::placed(node, &mut response);
+    }
+    response
+}
+
+/// One line a route: the API's table of contents.
+async fn answer(app: &App, route: Route, request: Request<Body>) -> ApiResult {
+    let _permit = if route.is_limited() { Some(app.admission.enter()?) } else { None };
+    let (parts, body) = request.into_parts();
+    let node = &app.node;
+    match route {
+        Route::Status => status::get(node, &parts),
+        Route::GetKey => key::get(node, &parts).await,
+        Route::PutKey => key::put(node, &parts, body).await,
+        Route::DeleteKey => key::delete(node, &parts).await,
+        Route::Keys => v1::keys(node, &parts).await,
+        Route::Changes => v1::changes(node, &parts).await,
+        Route::Compact => v1::compact(node, &parts).await,
+        Route::StateHash => v1::state_hash(node),
+        Route::Live => health::live(node),
+        Route::Ready => health::ready(node, &parts),
+        Route::Metrics => app.scrape.page(),
+        Route::Preflight => Ok(cors::preflight()),
+        Route::WrongMethod { allow } => Err(ApiError::method_not_allowed(allow)),
+        Route::Unknown => Err(ApiError::not_found()),
+    }
+}

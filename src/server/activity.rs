@@ -1,0 +1,275 @@
+//! What one connection is doing, and by when it must have done it.
+//!
+//! The stream and the service report (bytes heard, request begun, reply gone); the
+//! connection's task asks for the deadline. One place covers the first byte, a request
+//! head, the pause between requests and a reply nobody reads, over HTTP/1.1 and HTTP/2
+//! alike, without a timer to set up and tear down for every request. hyper's own header
+//! timer would also end the pause between two requests, which may be much longer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::limits::Limits;
+
+/// How HTTP/2 begins; no HTTP/1 method does.
+const H2_PREFACE_START: &[u8] = b"PRI";
+
+/// Why a connection was cut off. The words are the metric's labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    Silent,
+    SlowHead,
+    Idle,
+    SlowRequest,
+}
+
+impl Cut {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cut::Silent => "silent_connection",
+            Cut::SlowHead => "slow_head",
+            Cut::Idle => "idle_connection",
+            Cut::SlowRequest => "slow_request",
+        }
+    }
+
+    /// An idle connection's end is housekeeping; the others are refusals.
+    pub fn is_refusal(self) -> bool {
+        self != Cut::Idle
+    }
+}
+
+/// Requests that have begun and whose replies are not gone, over all connections.
+/// Drain waits for it to reach zero.
+#[derive(Clone, Debug, Default)]
+pub struct Busy(Arc<AtomicUsize>);
+
+impl Busy {
+    pub fn is_idle(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+}
+
+/// One connection's state, shared by its stream, its service and its task.
+pub struct Activity {
+    state: Mutex<State>,
+    busy: Busy,
+}
+
+struct State {
+    opened: Instant,
+    heard: bool,
+    h2: bool,
+    /// HTTP/1.1 only: when the head that is being read began.
+    head_since: Option<Instant>,
+    /// Requests under way as (number, begun), oldest first.
+    open: Vec<(u64, Instant)>,
+    next_number: u64,
+    /// gRPC calls under way. They may be endless streams, so they have no deadline here.
+    calls: usize,
+    /// When the last request or call ended.
+    idle_since: Instant,
+}
+
+impl Activity {
+    pub fn new(busy: Busy) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(State::new(Instant::now())), busy })
+    }
+
+    /// The client sent these bytes.
+    pub fn heard(&self, bytes: &[u8]) {
+        self.state.lock().heard(bytes, Instant::now());
+    }
+
+    /// A request's head is complete. It ends when the guard is dropped.
+    pub fn begin(self: &Arc<Self>, version: http::Version, grpc: bool) -> Guard {
+        let number = self.state.lock().begin(version, grpc, Instant::now());
+        if number.is_some() {
+            self.busy.0.fetch_add(1, Ordering::AcqRel);
+        }
+        Guard { activity: self.clone(), number }
+    }
+
+    /// True when nothing but gRPC calls, which may never end, keeps the connection.
+    pub fn only_calls(&self) -> bool {
+        let state = self.state.lock();
+        state.open.is_empty() && state.calls > 0
+    }
+
+    /// Cut off now and why, or when to ask again.
+    pub fn check(&self, limits: &Limits) -> Result<Instant, Cut> {
+        self.state.lock().check(Instant::now(), limits)
+    }
+}
+
+/// A pure function of what happened when.
+impl State {
+    fn new(now: Instant) -> Self {
+        let (open, next_number) = (Vec::new(), 0);
+        Self {
+            opened: now,
+            heard: false,
+            h2: false,
+            head_since: None,
+            open,
+            next_number,
+            calls: 0,
+            idle_since: now,
+        }
+    }
+
+    fn heard(&mut self, bytes: &[u8], now: Instant) {
+        if !self.heard {
+            self.heard = true;
+            self.h2 = bytes.starts_with(H2_PREFACE_START);
+        }
+        if !self.h2 && self.open.is_empty() {
+            self.head_since.get_or_insert(now);
+        }
+    }
+
+    /// The request's number, `None` for a gRPC call.
+    fn begin(&mut self, version: http::Version, grpc: bool, now: Instant) -> Option<u64> {
+        self.head_since = None;
+        self.h2 = version == http::Version::HTTP_2;
+        if grpc {
+            self.calls += 1;
+            return None;
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        self.open.push((number, now));
+        Some(number)
+    }
+
+    fn end(&mut self, number: Option<u64>, now: Instant) {
+        self.idle_since = now;
+        match number {
+            Some(number) => self.open.retain(|(open, _)| *open != number),
+            None => self.calls -= 1,
+        }
+    }
+
+    /// By when what goes on now must have ended; `None`: it may last.
+    fn deadline(&self, limits: &Limits) -> Option<(Instant, Cut)> {
+        if let Some((_, since)) = self.open.first() {
+            return Some((*since + limits.request_life, Cut::SlowRequest));
+        }
+        if self.calls > 0 {
+            return None;
+        }
+        if !self.heard {
+            return Some((self.opened + limits.first_byte_timeout, Cut::Silent));
+        }
+        if let Some(since) = self.head_since {
+            return Some((since + limits.header_read_timeout, Cut::SlowHead));
+        }
+        Some((self.idle_since + limits.idle_timeout, Cut::Idle))
+    }
+
+    fn check(&self, now: Instant, limits: &Limits) -> Result<Instant, Cut> {
+        // A deadline may move closer (a head begins), so never sleep for long.
+        let soon = now + limits.check_interval();
+        match self.deadline(limits) {
+            Some((at, cut)) if at <= now => Err(cut),
+            Some((at, _)) => Ok(at.min(soon)),
+            None => Ok(soon),
+        }
+    }
+}
+
+/// One request or call under way.
+pub struct Guard {
+    activity: Arc<Activity>,
+    /// `None` for a gRPC call.
+    number: Option<u64>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.activity.state.lock().end(self.number, Instant::now());
+        if self.number.is_some() {
+            self.activity.busy.0.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::Version;
+
+    use super::*;
+
+    /// How long the state may stay as it is, and what happens then: follows `check` as a
+    /// connection does, without waiting.
+    fn cut_after(state: &State, start: Instant) -> (Duration, Cut) {
+        let mut now = start;
+        loop {
+            match state.check(now, &Limits::default()) {
+                Ok(again) => now = again,
+                Err(cut) => return (now - start, cut),
+            }
+        }
+    }
+
+    #[test]
+    fn each_phase_has_its_own_deadline() {
+        let limits = Limits::default();
+        let now = Instant::now();
+        let mut state = State::new(now);
+        assert_eq!(cut_after(&state, now), (limits.first_byte_timeout, Cut::Silent));
+        state.heard(b"GET /", now);
+        assert_eq!(cut_after(&state, now), (limits.header_read_timeout, Cut::SlowHead));
+        let number = state.begin(Version::HTTP_11, false, now);
+        assert_eq!(cut_after(&state, now), (limits.request_life, Cut::SlowRequest));
+        state.end(number, now);
+        assert_eq!(cut_after(&state, now), (limits.idle_timeout, Cut::Idle));
+        state.heard(b"GET /", now);
+        assert_eq!(cut_after(&state, now), (limits.header_read_timeout, Cut::SlowHead));
+    }
+
+    #[test]
+    fn trickled_bytes_do_not_put_off_the_head_deadline() {
+        let limits = Limits::default();
+        let now = Instant::now();
+        let mut state = State::new(now);
+        state.heard(b"G", now);
+        state.heard(b"E", now + limits.header_read_timeout / 2);
+        assert_eq!(state.check(now + limits.header_read_timeout, &limits), Err(Cut::SlowHead));
+    }
+
+    #[test]
+    fn a_stuck_request_is_not_hidden_by_lively_ones() {
+        let limits = Limits::default();
+        let now = Instant::now();
+        let mut state = State::new(now);
+        state.begin(Version::HTTP_2, false, now);
+        for second in 1..limits.request_life.as_secs() {
+            let later = now + Duration::from_secs(second);
+            let lively = state.begin(Version::HTTP_2, false, later);
+            state.end(lively, later);
+            assert!(state.check(later, &limits).is_ok());
+        }
+        assert_eq!(state.check(now + limits.request_life, &limits), Err(Cut::SlowRequest));
+    }
+
+    #[test]
+    fn calls_may_last_and_do_not_count_as_busy() {
+        let limits = Limits::default();
+        let busy = Busy::default();
+        let activity = Activity::new(busy.clone());
+        let call = activity.begin(Version::HTTP_2, true);
+        let later = Instant::now() + limits.request_life * 10;
+        assert!(activity.state.lock().check(later, &limits).is_ok());
+        assert!(busy.is_idle() && activity.only_calls());
+        let request = activity.begin(Version::HTTP_2, false);
+        assert!(!busy.is_idle() && !activity.only_calls());
+        drop((request, call));
+        assert!(busy.is_idle());
+    }
+}

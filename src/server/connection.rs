@@ -1,0 +1,218 @@
+//! One connection: hyper over a watched stream, under the deadlines of [`Activity`].
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes, HttpBody};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tower::Service;
+
+use super::activity::{Activity, Guard};
+use super::limits::{self, Limits};
+use super::{FLUSH_TIMEOUT, Shared};
+use crate::env::net::BoxStream;
+
+/// Where the peers' service lives. Its traffic is exempt from the connection cap:
+/// elections must survive a crowd of clients.
+const PEER_PATH: &str = "/bellwether.peer.v1.";
+
+pub fn builder(limits: &Limits) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // `Activity` watches heads: hyper's timer would also cut idle connections.
+        .header_read_timeout(None)
+        .max_buf_size(limits.max_header_bytes)
+        .max_headers(limits.max_headers);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(limits::H2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::H2_CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(limits::H2_MAX_STREAMS)
+        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(limits::H2_PING_INTERVAL)
+        .keep_alive_timeout(limits::H2_PING_TIMEOUT);
+    builder
+}
+
+/// Serves one connection to its end. With `crowded` it is one of the reserve: while the
+/// connection cap is passed only peers are served on it, all others hear 503.
+pub async fn run(stream: BoxStream, shared: Arc<Shared>, crowded: bool) {
+    let activity = Activity::new(shared.busy.clone());
+    let io = TokioIo::new(Watched { stream, activity: activity.clone() });
+    let service = hyper::service::service_fn({
+        let (shared, activity) = (shared.clone(), activity.clone());
+        move |request| serve(&shared, &activity, crowded, request)
+    });
+    let connection = shared.builder.serve_connection(io, service);
+    drive(connection, &shared, &activity).await;
+}
+
+/// Polls the connection until it ends, is cut off, or the server stops.
+async fn drive<S>(
+    connection: hyper_util::server::conn::auto::Connection<'_, TokioIo<Watched>, S, TokioExecutor>,
+    shared: &Shared,
+    activity: &Activity,
+) where
+    S: hyper::service::Service<
+            Request<Incoming>,
+            Response = Response<Tracked>,
+            Error = std::convert::Infallible,
+        >,
+    S::Future: Send + 'static,
+{
+    tokio::pin!(connection);
+    let check = tokio::time::sleep(shared.limits.check_interval());
+    tokio::pin!(check);
+    let ending = &shared.ending;
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            biased;
+            // Errors are the client's (resets, broken requests); hyper has answered them.
+            _ = connection.as_mut() => return,
+            () = check.as_mut() => match activity.check(&shared.limits) {
+                Ok(again) => check.as_mut().reset(again),
+                Err(cut) => {
+                    if cut.is_refusal() {
+                        shared.metrics.refuse(cut.as_str());
+                    }
+                    return;
+                }
+            },
+            () = ending.closing.cancelled() => {
+                if !activity.only_calls() {
+                    let _ = tokio::time::timeout(FLUSH_TIMEOUT, connection.as_mut()).await;
+                }
+                return;
+            }
+            () = ending.draining.cancelled(), if !draining => {
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+type Served = Result<Response<Tracked>, std::convert::Infallible>;
+
+/// Hands one request to the application, and counts it until its reply is gone.
+fn serve(
+    shared: &Shared,
+    activity: &Arc<Activity>,
+    crowded: bool,
+    request: Request<Incoming>,
+) -> impl Future<Output = Served> + Send + 'static + use<> {
+    let guard = activity.begin(request.version(), is_grpc(&request));
+    let answer = if crowded && shared.is_crowded() && !request.uri().path().starts_with(PEER_PATH) {
+        shared.metrics.refuse("connections");
+        Err(crowded_reply())
+    } else {
+        Ok(shared.app.clone().call(request))
+    };
+    async move {
+        let response = match answer {
+            Ok(reply) => reply.await?,
+            Err(refusal) => refusal,
+        };
+        Ok(response.map(|body| Tracked { body, _guard: guard }))
+    }
+}
+
+fn is_grpc(request: &Request<Incoming>) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn crowded_reply() -> Response<Body> {
+    const TEXT: &str = r#"{"error":"Too many connections","outcome":"not_applied","hint":"this node serves as many connections as it may; reuse connections, or try another node"}"#;
+    let mut response = Response::new(Body::from(TEXT));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    response
+}
+
+/// A reply's body; the request counts as under way until it is dropped.
+pub struct Tracked {
+    body: Body,
+    _guard: Guard,
+}
+
+impl HttpBody for Tracked {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A stream that reports what it hears.
+struct Watched {
+    stream: BoxStream,
+    activity: Arc<Activity>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.activity.heard(&buf.filled()[before..]);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,84 @@
+//! What the server allows a client, each number with its reason.
+
+use std::time::Duration;
+
+use crate::config::Config;
+
+/// An idle connection costs about 10 KB, so these cost 40 MB at most. A process that may
+/// open fewer files reaches that limit first: a failed accept is tried again.
+pub const MAX_CONNECTIONS: usize = 4096;
+/// Connections beyond the cap that are still served, so that peers get through and
+/// clients hear a 503 instead of silence. Beyond these, connections are dropped at once.
+pub const RESERVED_CONNECTIONS: usize = 128;
+/// A client that connects means to speak; ten seconds cover lost packets.
+pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For one whole request head, from its first byte.
+pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two requests on one connection; above the 60 s that proxies commonly keep
+/// theirs, so that they close first and never send into a closing connection.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// From a request's head to its reply's last byte. Above the longest wait a client may
+/// ask for plus the time for a body: whatever lasts longer is a client that does not read.
+pub const REQUEST_LIFE: Duration = Duration::from_secs(120);
+/// One request head. A key of 4 KiB is 12 KiB percent-encoded; the rest is for headers.
+pub const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// Header fields in one head.
+pub const MAX_HEADERS: usize = 100;
+/// How long a stopping server waits for the requests it has begun. Below the 10 s after
+/// which container engines kill.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Unread bytes one HTTP/2 stream may have under way: one whole value.
+pub const H2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// Unread bytes one HTTP/2 connection may have under way: four whole values.
+pub const H2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Requests at once on one HTTP/2 connection.
+pub const H2_MAX_STREAMS: u32 = 256;
+/// An HTTP/2 connection with nothing to say is pinged this often ...
+pub const H2_PING_INTERVAL: Duration = Duration::from_secs(10);
+/// ... and closed when the answer takes longer than this.
+pub const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The limits one server runs with. The defaults are the constants above.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub max_connections: usize,
+    pub reserved_connections: usize,
+    pub first_byte_timeout: Duration,
+    pub header_read_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub request_life: Duration,
+    pub max_header_bytes: usize,
+    pub max_headers: usize,
+    pub drain_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: MAX_CONNECTIONS,
+            reserved_connections: RESERVED_CONNECTIONS,
+            first_byte_timeout: FIRST_BYTE_TIMEOUT,
+            header_read_timeout: HEADER_READ_TIMEOUT,
+            idle_timeout: IDLE_TIMEOUT,
+            request_life: REQUEST_LIFE,
+            max_header_bytes: MAX_HEADER_BYTES,
+            max_headers: MAX_HEADERS,
+            drain_timeout: DRAIN_TIMEOUT,
+        }
+    }
+}
+
+impl From<&Config> for Limits {
+    fn from(config: &Config) -> Self {
+        Self { max_connections: config.max_connections, ..Self::default() }
+    }
+}
+
+impl Limits {
+    /// How often a connection's deadlines are looked at: a deadline strikes at most
+    /// this much late, and an idle connection costs one wake-up in this time.
+    pub fn check_interval(&self) -> Duration {
+        let shortest = self.first_byte_timeout.min(self.header_read_timeout);
+        shortest.min(self.idle_timeout).min(self.request_life) / 2
+    }
+}

@@ -1,0 +1,232 @@
+//! The server over real sockets, around a toy application.
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::env::net::{Net, RealNet};
+
+struct Running {
+    authority: String,
+    metrics: Arc<Metrics>,
+    /// `/slow` answers after a permit is added here.
+    gate: Arc<Semaphore>,
+    /// Has a permit for each `/slow` that was begun.
+    begun: Arc<Semaphore>,
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<io::Result<()>>,
+}
+
+async fn start(limits: Limits) -> Running {
+    let listener = RealNet.bind("127.0.0.1", 0).await.expect("a free port");
+    let authority = listener.local_addr().expect("bound").to_string();
+    let metrics = Arc::new(Metrics::default());
+    let (gate, begun) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let slow = {
+        let (gate, begun) = (gate.clone(), begun.clone());
+        move || async move {
+            begun.add_permits(1);
+            gate.acquire().await.expect("never closed").forget();
+            "slow"
+        }
+    };
+    let endless = || async { Body::from_stream(futures::stream::pending::<io::Result<Bytes>>()) };
+    let app = Router::new()
+        .route("/", get(|| async { "hello" }))
+        .route("/slow", get(slow))
+        .route("/bellwether.peer.v1.Peer/Stream", get(endless));
+    let (stop, stopped) = oneshot::channel();
+    let shutdown = async move { drop(stopped.await) };
+    let ended = tokio::spawn(serve(listener, app, limits, metrics.clone(), shutdown));
+    Running { authority, metrics, gate, begun, stop, ended }
+}
+
+impl Running {
+    async fn connect(&self) -> BoxStream {
+        RealNet.connect(&self.authority).await.expect("the server listens")
+    }
+
+    fn refused(&self, reason: &'static str) -> u64 {
+        let label = crate::metrics::RefusalLabels { reason };
+        self.metrics.refused.get_or_create(&label).get()
+    }
+
+    async fn until_connections(&self, count: i64) {
+        while self.metrics.connections.get() != count {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// A limit that a test waits for; nothing else in that test depends on time.
+const SHORT: Duration = Duration::from_millis(40);
+const HELLO: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const SLOW: &[u8] = b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// Everything until the server closes.
+async fn read_all(stream: &mut BoxStream) -> String {
+    let mut bytes = Vec::new();
+    // A reset is an end, too.
+    let _ = stream.read_to_end(&mut bytes).await;
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// One whole reply of the toy application.
+async fn read_hello(stream: &mut BoxStream) {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"hello") {
+        assert_ne!(stream.read_buf(&mut bytes).await.expect("open"), 0, "closed early");
+    }
+}
+
+type Http2 = hyper::client::conn::http2::SendRequest<http_body_util::Empty<Bytes>>;
+
+async fn http2(running: &Running) -> Http2 {
+    let io = TokioIo::new(running.connect().await);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    sender
+}
+
+fn request(path: &str, content_type: &str) -> http::Request<http_body_util::Empty<Bytes>> {
+    let uri = format!("http://bellwether{path}");
+    let request = http::Request::get(uri).header("content-type", content_type);
+    request.body(http_body_util::Empty::new()).expect("valid request")
+}
+
+#[tokio::test]
+async fn both_http_versions_on_one_port() {
+    let running = start(Limits::default()).await;
+    let mut one = running.connect().await;
+    for _ in 0..2 {
+        one.write_all(HELLO).await.expect("sent");
+        read_hello(&mut one).await;
+    }
+    let reply = http2(&running).await.send_request(request("/", "text/plain")).await.expect("answered");
+    assert_eq!(reply.version(), http::Version::HTTP_2);
+    assert_eq!(reply.into_body().collect().await.expect("a body").to_bytes(), "hello");
+}
+
+#[tokio::test]
+async fn a_silent_client_is_cut_off() {
+    let running = start(Limits { first_byte_timeout: SHORT, ..Limits::default() }).await;
+    let mut silent = running.connect().await;
+    assert_eq!(read_all(&mut silent).await, "");
+    assert_eq!(running.refused("silent_connection"), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_finish_its_head_is_cut_off() {
+    let running = start(Limits { header_read_timeout: SHORT, ..Limits::default() }).await;
+    let mut slow = running.connect().await;
+    slow.write_all(b"GET / HTTP/1.1\r\nHo").await.expect("sent");
+    assert_eq!(read_all(&mut slow).await, "");
+    assert_eq!(running.refused("slow_head"), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_never_ends_is_cut_off_and_a_call_is_not() {
+    let running = start(Limits { request_life: SHORT, ..Limits::default() }).await;
+    let mut peer = http2(&running).await;
+    let call = request("/bellwether.peer.v1.Peer/Stream", "application/grpc");
+    let mut call = peer.send_request(call).await.expect("served").into_body();
+    let mut stuck = running.connect().await;
+    stuck.write_all(SLOW).await.expect("sent");
+    assert_eq!(read_all(&mut stuck).await, "");
+    assert_eq!(running.refused("slow_request"), 1);
+    // The call was begun before, so its time has passed as well.
+    assert!(futures::poll!(std::pin::pin!(call.frame())).is_pending());
+    assert!(!peer.is_closed());
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_a_used_one_served() {
+    let limits = Limits { idle_timeout: SHORT, ..Limits::default() };
+    let running = start(limits).await;
+    let mut stream = running.connect().await;
+    stream.write_all(HELLO).await.expect("sent");
+    assert!(read_all(&mut stream).await.ends_with("hello"));
+    assert_eq!(running.refused("idle_connection"), 0);
+}
+
+#[tokio::test]
+async fn past_the_cap_clients_hear_503_and_peers_are_served() {
+    let limits = Limits { max_connections: 1, reserved_connections: 1, ..Limits::default() };
+    let running = start(limits).await;
+    let mut first = running.connect().await;
+    first.write_all(HELLO).await.expect("sent");
+    read_hello(&mut first).await;
+
+    let mut second = running.connect().await;
+    second.write_all(HELLO).await.expect("sent");
+    let refusal = read_all(&mut second).await;
+    assert!(refusal.starts_with("HTTP/1.1 503") && refusal.contains("retry-after: 1"), "{refusal}");
+    running.until_connections(1).await;
+
+    let mut peer = http2(&running).await;
+    let stream = request("/bellwether.peer.v1.Peer/Stream", "application/grpc");
+    assert_eq!(peer.send_request(stream).await.expect("served").status(), 200);
+    // On one of the reserve's connections only peers are served while the crowd lasts.
+    let refused = peer.send_request(request("/", "text/plain")).await.expect("answered");
+    assert_eq!(refused.status(), 503);
+    // Now the reserve is used up, too.
+    let mut third = running.connect().await;
+    let _ = third.write_all(HELLO).await;
+    assert_eq!(read_all(&mut third).await, "");
+    drop(first);
+    running.until_connections(1).await;
+    assert_eq!(peer.send_request(request("/", "text/plain")).await.expect("answered").status(), 200);
+}
+
+#[tokio::test]
+async fn stopping_waits_for_requests_under_way() {
+    let running = start(Limits::default()).await;
+    let mut idle = running.connect().await;
+    idle.write_all(HELLO).await.expect("sent");
+    read_hello(&mut idle).await;
+    let mut peer = http2(&running).await;
+    let endless = request("/bellwether.peer.v1.Peer/Stream", "application/grpc");
+    let _endless = peer.send_request(endless).await.expect("served");
+    let mut busy = http2(&running).await;
+    let reply = tokio::spawn(busy.send_request(request("/slow", "text/plain")));
+    running.begun.acquire().await.expect("never closed").forget();
+
+    running.stop.send(()).expect("running");
+    // The idle connection's end says that draining has begun.
+    assert_eq!(read_all(&mut idle).await, "");
+    running.gate.add_permits(1);
+    let reply = reply.await.expect("no panic").expect("answered");
+    assert_eq!(reply.into_body().collect().await.expect("a body").to_bytes(), "slow");
+    running.ended.await.expect("no panic").expect("drained");
+    assert!(RealNet.connect(&running.authority).await.is_err());
+}
+
+#[tokio::test]
+async fn stopping_does_not_wait_for_ever() {
+    let limits = Limits { drain_timeout: SHORT, ..Limits::default() };
+    let running = start(limits).await;
+    let mut stuck = running.connect().await;
+    stuck.write_all(SLOW).await.expect("sent");
+    running.begun.acquire().await.expect("never closed").forget();
+    running.stop.send(()).expect("running");
+    running.ended.await.expect("no panic").expect("drained");
+    assert_eq!(read_all(&mut stuck).await, "");
+}
+
+#[tokio::test]
+async fn a_huge_head_is_refused() {
+    let running = start(Limits::default()).await;
+    let mut stream = running.connect().await;
+    let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "x".repeat(2 * MAX_HEADER_BYTES));
+    let _ = stream.write_all(head.as_bytes()).await;
+    let reply = read_all(&mut stream).await;
+    assert!(reply.is_empty() || reply.starts_with("HTTP/1.1 431"), "{reply}");
+}
