@@ -235,7 +235,8 @@ mod tests {
 
     #[test]
     fn peers_are_read_as_the_chapter_writes_them() {
-        let config = settings(&["--peers", "http://node-2:4000, http://node-3:4000/,"]).validate().expect("valid");
+        let config =
+            settings(&["--peers", "http://node-2:4000, http://node-3:4000/,"]).validate().expect("valid");
         assert_eq!(config.peers, ["http://node-2:4000", "http://node-3:4000"]);
         let config = settings(&["--peers", "http://[::1]:4002,http://Host_1"]).validate().expect("valid");
         assert_eq!(config.peers, ["http://[::1]:4002", "http://host_1:80"]);

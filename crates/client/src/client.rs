@@ -134,10 +134,15 @@ impl Client {
     /// What each endpoint says of itself, in the order they were given.
     pub async fn status(&self) -> Vec<(String, Result<NodeStatus, Error>)> {
         // Asked at once: a paused node must not delay what the others say.
-        let asked: Vec<_> = self.inner.endpoints.iter().map(|endpoint| {
-            let (client, endpoint) = (self.clone(), endpoint.clone());
-            tokio::spawn(async move { client.status_of(&endpoint).await })
-        }).collect();
+        let asked: Vec<_> = self
+            .inner
+            .endpoints
+            .iter()
+            .map(|endpoint| {
+                let (client, endpoint) = (self.clone(), endpoint.clone());
+                tokio::spawn(async move { client.status_of(&endpoint).await })
+            })
+            .collect();
         let mut answers = Vec::with_capacity(asked.len());
         for (endpoint, answer) in self.inner.endpoints.iter().zip(asked) {
             let lost = |_| Err(Error::Timeout { why: "the question was dropped".to_owned() });
@@ -336,8 +341,10 @@ impl Failures {
 /// we reached it by; else the address others give for it. The order matters where the
 /// nodes know each other by names that only resolve inside their own network.
 fn pick_leader(answers: &[(String, Result<NodeStatus, Error>)]) -> Result<String, Error> {
-    let heard = || answers.iter().filter_map(|(url, answer)| answer.as_ref().ok().map(|status| (url, status)));
-    if let Some((url, _)) = heard().filter(|(_, status)| status.leads()).max_by_key(|(_, status)| status.term) {
+    let heard =
+        || answers.iter().filter_map(|(url, answer)| answer.as_ref().ok().map(|status| (url, status)));
+    if let Some((url, _)) = heard().filter(|(_, status)| status.leads()).max_by_key(|(_, status)| status.term)
+    {
         return Ok(url.clone());
     }
     let told = heard().filter_map(|(_, status)| status.leader_url.as_ref().map(|url| (status.term, url)));

@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn options_are_spelt_as_the_api_reads_them() {
-        let write = WriteOptions { condition: Condition::IfMatch(7), ack: Some(Ack::All), ..Default::default() };
+        let write =
+            WriteOptions { condition: Condition::IfMatch(7), ack: Some(Ack::All), ..Default::default() };
         assert_eq!(write.query(Duration::from_millis(1500)), "timeout=1500ms&ack=all");
         assert_eq!(write.header(), Some(("if-match", "\"7\"".to_owned())));
         let read = ReadOptions { linearizable: true, min_revision: Some(3), ..Default::default() };

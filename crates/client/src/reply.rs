@@ -113,7 +113,9 @@ pub(crate) fn meaning(response: &Response<Bytes>, write: bool) -> Meaning {
     match status {
         StatusCode::NOT_FOUND if plain == "Key not found" => Meaning::NotFound,
         StatusCode::PRECONDITION_FAILED => Meaning::Final(Error::PreconditionFailed { message }),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Meaning::Final(Error::Unauthenticated { message }),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            Meaning::Final(Error::Unauthenticated { message })
+        }
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => refusal(response, body, write),
         StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT if !write => {
             Meaning::Final(Error::Timeout { why: message })
@@ -146,7 +148,11 @@ fn refusal(response: &Response<Bytes>, body: ErrorBody, write: bool) -> Meaning 
         let plain = body.error.clone().unwrap_or_else(|| response.status().to_string());
         Error::Refused { message: plain, hint: body.hint.clone() }
     };
-    Meaning::Again(Refusal { leader_url: body.leader_url, retry_after: retry_after(response.headers()), error })
+    Meaning::Again(Refusal {
+        leader_url: body.leader_url,
+        retry_after: retry_after(response.headers()),
+        error,
+    })
 }
 
 /// A node that leads without a majority, or follows nobody, says so in its error text.

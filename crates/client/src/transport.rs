@@ -144,7 +144,15 @@ mod tests {
         assert_eq!(endpoint(" http://Node-1:4000/ ").expect("fine"), "http://node-1:4000");
         assert_eq!(endpoint("http://[::1]:4000").expect("fine"), "http://[::1]:4000");
         assert_eq!(endpoint("http://host").expect("fine"), "http://host:80");
-        for bad in ["", "localhost:4001", "ftp://a:1", "https://a:1", "http://a:1/status", "http://u@a:1", "http://a:1?x"] {
+        for bad in [
+            "",
+            "localhost:4001",
+            "ftp://a:1",
+            "https://a:1",
+            "http://a:1/status",
+            "http://u@a:1",
+            "http://a:1?x",
+        ] {
             assert!(matches!(endpoint(bad), Err(Error::BadEndpoint { .. })), "{bad}");
         }
     }
