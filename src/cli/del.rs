@@ -7,6 +7,7 @@ use super::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
 pub struct Del {
+    /// The key: any text, `/` included
     key: String,
 
     #[command(flatten)]

@@ -10,6 +10,7 @@ use super::{Exit, Failure};
 
 #[derive(Debug, clap::Args)]
 pub struct Get {
+    /// The key: any text, `/` included
     key: String,
 
     /// At least as new as every write answered before this read began

@@ -10,6 +10,7 @@ mod line;
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
 
 use crate::config::LogSettings;
 
@@ -24,12 +25,14 @@ pub fn init(settings: &LogSettings, node: &str) {
     let colours = std::io::stderr().is_terminal()
         && anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     let format = format::NodeFormat::new(settings, node, colours);
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter(&settings.log_level))
+    let layer = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(colours)
         .event_format(format)
-        .finish();
+        // A log nobody reads any more (its pipe is closed) must not end the node: the
+        // complaint about it would go to the same pipe, and panic.
+        .log_internal_errors(false);
+    let subscriber = tracing_subscriber::registry().with(filter(&settings.log_level)).with(layer);
     // Only a second call could fail, and then the first one's log serves as well.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }

@@ -13,6 +13,7 @@ const MAX_STDIN_BYTES: u64 = 64 * 1024 * 1024;
 
 #[derive(Debug, clap::Args)]
 pub struct Put {
+    /// The key: any text, `/` included
     key: String,
 
     /// A JSON value; `-` reads it from standard input

@@ -29,7 +29,7 @@ impl Status {
         let client = self.endpoints.client()?;
         let (rows, unreachable) = endpoints::run(Call::Read, async { Ok(collect(&client).await) })?;
         if rows.is_empty() {
-            let why = unreachable.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>().join("; ");
+            let why = unreachable.into_iter().map(|(_, why)| why).collect::<Vec<_>>().join("; ");
             return Err(Error::Unreachable { why }.into());
         }
         match self.json {
@@ -54,6 +54,7 @@ async fn collect(client: &Client) -> (Vec<Row>, Vec<(String, String)>) {
                 let ready = ready.unwrap_or_else(|error| Err(error.to_string()));
                 rows.push(Row { endpoint, status, ready });
             }
+            Err(Error::Unreachable { why }) => unreachable.push((endpoint, why)),
             Err(error) => unreachable.push((endpoint, error.to_string())),
         }
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Response};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::reply::{self, Meaning, NodeStatus, Refusal};
@@ -227,6 +228,10 @@ impl Client {
             let refusal = match leader {
                 Err(error @ Error::Unreachable { .. }) => return Err(error),
                 Err(error) => Refusal { leader_url: None, retry_after: None, error },
+                // Looking for the leader took all the time there was.
+                Ok(_) if deadline.remaining().is_zero() => {
+                    return Err(Error::NoLeader { why: "it was not found in time".to_owned() });
+                }
                 Ok(node) => {
                     ask.target = format!("{path}?{}", options.query(deadline.remaining()));
                     match self.write_once(&node, &ask, deadline.remaining()).await? {
@@ -278,9 +283,32 @@ impl Client {
         if let Some(url) = known {
             return Ok(url);
         }
-        let url = pick_leader(&self.status().await)?;
+        let url = self.find_leader().await?;
         self.remember(Some(&url));
         Ok(url)
+    }
+
+    /// The first node to say that it leads, so that a paused one costs nothing; else the
+    /// best of what the others know. A stale claim is harmless: it refuses, or points on.
+    async fn find_leader(&self) -> Result<String, Error> {
+        let mut asked = JoinSet::new();
+        for endpoint in self.inner.endpoints.clone() {
+            let client = self.clone();
+            asked.spawn(async move {
+                let answer = client.status_of(&endpoint).await;
+                (endpoint, answer)
+            });
+        }
+        let mut answers = Vec::with_capacity(self.inner.endpoints.len());
+        while let Some(answer) = asked.join_next().await {
+            // A question can only be lost when the runtime is going down.
+            let Ok((url, answer)) = answer else { continue };
+            if answer.as_ref().is_ok_and(NodeStatus::leads) {
+                return Ok(url);
+            }
+            answers.push((url, answer));
+        }
+        told_leader(&answers)
     }
 
     fn remember(&self, leader: Option<&str>) {
@@ -337,17 +365,12 @@ impl Failures {
     }
 }
 
-/// Chooses where to write: a node that says it leads, newest term first, at the address
-/// we reached it by; else the address others give for it. The order matters where the
-/// nodes know each other by names that only resolve inside their own network.
-fn pick_leader(answers: &[(String, Result<NodeStatus, Error>)]) -> Result<String, Error> {
-    let heard =
-        || answers.iter().filter_map(|(url, answer)| answer.as_ref().ok().map(|status| (url, status)));
-    if let Some((url, _)) = heard().filter(|(_, status)| status.leads()).max_by_key(|(_, status)| status.term)
-    {
-        return Ok(url.clone());
-    }
-    let told = heard().filter_map(|(_, status)| status.leader_url.as_ref().map(|url| (status.term, url)));
+/// Where to write when nobody we reached leads: the address others give for the leader,
+/// newest term first. Second choice, because where nodes know each other by names of
+/// their own network (containers), that address may mean nothing here.
+fn told_leader(answers: &[(String, Result<NodeStatus, Error>)]) -> Result<String, Error> {
+    let heard = || answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
+    let told = heard().filter_map(|status| status.leader_url.as_ref().map(|url| (status.term, url)));
     if let Some((_, url)) = told.max_by_key(|(term, _)| *term) {
         return Ok(url.clone());
     }

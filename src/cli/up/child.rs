@@ -139,3 +139,43 @@ pub fn describe(status: &io::Result<ExitStatus>) -> String {
         Err(error) => format!("is lost: {error}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a shell script as a node, gives it `orders`, and says how it ended.
+    async fn fate(script: &str, given: &[Order]) -> String {
+        let spec = NodeSpec {
+            name: "node-1".to_owned(),
+            port: 0,
+            program: "/bin/sh".into(),
+            args: vec!["-c".into(), script.into()],
+            env: Vec::new(),
+        };
+        let (ended, mut ends) = mpsc::unbounded_channel();
+        let orders = start(3, &spec, ended).expect("a shell");
+        given.iter().for_each(|order| orders.send(*order).expect("it runs"));
+        let end = ends.recv().await.expect("it ends");
+        assert_eq!(end.index, 3);
+        describe(&end.status)
+    }
+
+    #[tokio::test]
+    async fn ends_are_told_apart() {
+        assert_eq!(fate("exit 7", &[]).await, "ended with exit code 7");
+        assert_eq!(fate("exec sleep 600", &[Order::Kill]).await, "was killed (-9)");
+        assert_eq!(fate("exec sleep 600", &[Order::Stop]).await, "was ended by signal 15");
+    }
+
+    #[tokio::test]
+    async fn a_paused_node_can_be_stopped() {
+        assert_eq!(fate("exec sleep 600", &[Order::Pause, Order::Stop]).await, "was ended by signal 15");
+    }
+
+    #[tokio::test]
+    async fn standard_input_stays_open_while_the_node_is_tended() {
+        let fate = tokio::time::timeout(Duration::from_millis(200), fate("read line; exit 1", &[])).await;
+        assert!(fate.is_err(), "the node saw the end of its input: {fate:?}");
+    }
+}

@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Command, parser::ValueSource};
+use clap::{Args, Command, FromArgMatches, parser::ValueSource};
 use serde::{Deserialize, Serialize};
 
 use super::Up;
@@ -169,27 +169,27 @@ fn check_port(node: &NodeSpec) -> Result<(), Failure> {
     }
 }
 
-/// Bad flags are told once, here, and not by every node; those that make nodes differ
-/// from each other can't be the same for all.
+/// Settings that only one node can have; `up` decides them.
+const EACH_ITS_OWN: [(&str, &str); 5] = [
+    ("node_id", "--node-id"),
+    ("port", "--port"),
+    ("peers", "--peers"),
+    ("data_dir", "--data-dir"),
+    ("advertise_url", "--advertise-url"),
+];
+
+/// Bad settings, from flags or the environment, are told once, here, and not by every node.
 fn check_serve_flags(flags: &[String]) -> Result<(), Failure> {
-    if flags.is_empty() {
-        return Ok(());
-    }
     let command = Settings::augment_args(Command::new("bellwether up --").no_binary_name(true));
     let matches = command.try_get_matches_from(flags).unwrap_or_else(|error| error.exit());
-    for (id, flag) in [
-        ("node_id", "--node-id"),
-        ("port", "--port"),
-        ("peers", "--peers"),
-        ("data_dir", "--data-dir"),
-        ("advertise_url", "--advertise-url"),
-    ] {
+    for (id, flag) in EACH_ITS_OWN {
         if matches.value_source(id) == Some(ValueSource::CommandLine) {
             return Err(Failure::usage(format!("{flag} can't be the same for every node; `up` chooses it"))
                 .hint("`up` itself takes --port and --data-dir, before the `--`"));
         }
     }
-    Ok(())
+    let settings = Settings::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    settings.validate().map(|_| ()).map_err(Failure::usage)
 }
 
 #[cfg(test)]
@@ -262,5 +262,7 @@ mod tests {
             assert_eq!(check_serve_flags(&[flag.to_owned()]).expect_err(flag).exit(), Exit::Usage);
         }
         check_serve_flags(&["--ack".to_owned(), "all".to_owned()]).expect("fine");
+        let failure = check_serve_flags(&["--heartbeat-ms=900".to_owned()]).expect_err("above the timeout");
+        assert_eq!(failure.exit(), Exit::Usage);
     }
 }

@@ -50,6 +50,14 @@ async fn a_write_goes_to_the_node_that_says_it_leads() {
 }
 
 #[tokio::test]
+async fn a_paused_node_does_not_hold_up_a_write() {
+    let paused = Toy::start(|_| Act::Hang).await;
+    let leader = leader(Act::Reply(200, DONE.to_owned())).await;
+    let client = Client::new([&paused.url, &leader.url]).expect("valid");
+    put(&client, SHORT).await.expect("done well before the paused node's silence counts");
+}
+
+#[tokio::test]
 async fn a_refusal_that_names_the_leader_is_followed() {
     let new = leader(Act::Reply(200, DONE.to_owned())).await;
     let old = leader(refusal(Some(&new.url))).await;
@@ -134,7 +142,8 @@ async fn no_leader_and_nobody_there_are_told_apart() {
 #[tokio::test]
 async fn final_answers_are_final() {
     let reply = |status, body: &str| Act::Reply(status, body.to_owned());
-    let cases: [(Act, fn(&Error) -> bool); 3] = [
+    type Expected = fn(&Error) -> bool;
+    let cases: [(Act, Expected); 3] = [
         (reply(412, r#"{"error":"Precondition failed"}"#), |e| matches!(e, Error::PreconditionFailed { .. })),
         (reply(400, r#"{"error":"Invalid JSON","hint":"h"}"#), |e| e.hint() == Some("h")),
         (reply(401, "{}"), |e| matches!(e, Error::Unauthenticated { .. })),
