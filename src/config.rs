@@ -1,15 +1,28 @@
 //! Every setting of a server, typed, each default beside its field, validated once.
+//!
+//! [`Settings`] is what people write, as flags or environment variables; clap reads it.
+//! [`Settings::validate`] turns it into a [`Config`], in which everything is known to
+//! be usable, or says what to mend. The rest of the crate sees only [`Config`].
+//! `docs/configuration.md` is written from [`Settings`] (see `cli::docs`).
+
+mod settings;
+mod validate;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::types::{Ack, ElectionPolicy, MemberName};
 
+pub use settings::{LogSettings, Settings};
+pub use validate::{Problems, parse_node_url};
+
 /// How the server writes its log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
+    /// One line that reads as narration: `[node-1] Became LEADER for term 1`
     #[default]
     Human,
+    /// One JSON object a line
     Json,
 }
 

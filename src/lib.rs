@@ -11,6 +11,7 @@ pub mod error;
 pub mod metrics;
 pub mod node;
 pub mod proto;
+pub mod serve;
 pub mod server;
 pub mod storage;
 pub mod types;

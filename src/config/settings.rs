@@ -1,0 +1,114 @@
+//! The settings as people write them: each a flag and an environment variable. The doc
+//! comments are the help texts and the lines of `docs/configuration.md`.
+
+use std::path::PathBuf;
+
+use super::LogFormat;
+use crate::types::{Ack, ElectionPolicy};
+
+/// Bytes in a mebibyte, the unit of the defaults below.
+const MIB: u64 = 1024 * 1024;
+/// Large enough that rotation is rare, small enough that purging gives space back soon.
+const LOG_SEGMENT_BYTES: u64 = 64 * MIB;
+/// Room to shrink: past this, purging the log and the state need a little disk to work in.
+const MIN_FREE_BYTES: u64 = 64 * MIB;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Settings {
+    /// This node's name, unique in the cluster: letters, digits, '-', '_' and '.'
+    #[arg(long, env = "NODE_ID", value_name = "NAME", default_value = "node-1")]
+    pub node_id: String,
+
+    /// The port for clients, peers, health and metrics; 0 takes any free one
+    #[arg(long, env, value_name = "PORT", default_value_t = 4000)]
+    pub port: u16,
+
+    /// The other nodes' URLs, comma separated, such as http://node-2:4000; empty for a
+    /// cluster of one
+    #[arg(long, env, value_name = "URLS", default_value = "")]
+    pub peers: String,
+
+    /// Where this node keeps its data [default: ./bellwether-data/<NODE_ID>]
+    #[arg(long, env = "DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// The IP address to listen on
+    #[arg(long, env, value_name = "IP", default_value = "0.0.0.0")]
+    pub listen: String,
+
+    /// How other nodes and clients reach this one; by default the URL by which the peers
+    /// list it
+    #[arg(long, env = "ADVERTISE_URL", value_name = "URL")]
+    pub advertise_url: Option<String>,
+
+    /// Who becomes leader when the old one is lost
+    #[arg(long, env, value_enum, value_name = "POLICY", default_value_t)]
+    pub election: ElectionPolicy,
+
+    /// When a write is answered, unless the request says otherwise
+    #[arg(long, env, value_enum, value_name = "WHEN", default_value_t)]
+    pub ack: Ack,
+
+    /// How often the leader reminds the others that it lives; the same on every node
+    #[arg(long, env = "HEARTBEAT_MS", value_name = "MS", default_value_t = 50)]
+    pub heartbeat_ms: u64,
+
+    /// The shortest silence of the leader after which others campaign (the longest is
+    /// twice that); the same on every node
+    #[arg(long, env = "ELECTION_TIMEOUT_MS", value_name = "MS", default_value_t = 150)]
+    pub election_timeout_ms: u64,
+
+    /// How long a request may wait, unless it says otherwise
+    #[arg(long, env = "REQUEST_TIMEOUT_MS", value_name = "MS", default_value_t = 5000)]
+    pub request_timeout_ms: u64,
+
+    /// Threads that serve requests; 1 runs everything on one thread, which is the fastest
+    /// on small machines
+    #[arg(long, env = "WORKER_THREADS", value_name = "N", default_value_t = 1)]
+    pub worker_threads: usize,
+
+    /// The size at which a new log file is begun
+    #[arg(long, env = "LOG_SEGMENT_BYTES", value_name = "BYTES", default_value_t = LOG_SEGMENT_BYTES)]
+    pub log_segment_bytes: u64,
+
+    /// Log entries kept for followers that lag; one further behind gets a snapshot
+    #[arg(long, env = "LOG_KEEP_ENTRIES", value_name = "N", default_value_t = 10_000)]
+    pub log_keep_entries: u64,
+
+    /// Log entries after which the state is flushed and the log before it may be purged
+    #[arg(long, env = "SNAPSHOT_EVERY_ENTRIES", value_name = "N", default_value_t = 20_000)]
+    pub snapshot_every_entries: u64,
+
+    /// Requests worked on at once; more are answered 429 at once
+    #[arg(long, env = "MAX_INFLIGHT_REQUESTS", value_name = "N", default_value_t = 4096)]
+    pub max_inflight_requests: usize,
+
+    /// Connections open at once, idle ones included; more are answered 503 and closed
+    #[arg(long, env = "MAX_CONNECTIONS", value_name = "N", default_value_t = 8192)]
+    pub max_connections: usize,
+
+    /// With less free disk than this, writes that grow the data are refused
+    #[arg(long, env = "MIN_FREE_BYTES", value_name = "BYTES", default_value_t = MIN_FREE_BYTES)]
+    pub min_free_bytes: u64,
+
+    #[command(flatten)]
+    pub log: LogSettings,
+}
+
+/// How the process talks about what it does. Not part of [`super::Config`]: a node
+/// doesn't know who listens.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LogSettings {
+    /// The form of the log, which goes to standard error
+    #[arg(long, env = "LOG_FORMAT", value_enum, value_name = "FORMAT", default_value_t)]
+    pub log_format: LogFormat,
+
+    /// How much is logged: error, warn, info, debug or trace, or filter directives such as
+    /// info,bellwether::consensus=debug
+    #[arg(long, env = "LOG_LEVEL", value_name = "FILTER", default_value = "info")]
+    pub log_level: String,
+
+    /// Begin human lines with the time (JSON lines always carry it)
+    #[arg(long, env = "LOG_TIME", value_parser = clap::builder::BoolishValueParser::new())]
+    pub log_time: bool,
+}
