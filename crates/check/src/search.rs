@@ -22,6 +22,8 @@ pub const DEFAULT_STEPS: u64 = 2_000_000;
 /// A failing history is thinned out one operation at a time, each with a search of its
 /// own; longer ones are shown whole.
 const MAX_THINNED_OPS: usize = 400;
+/// Steps for each of those searches: when that does not decide, the operation is shown.
+const THINNING_STEPS: u64 = 5_000;
 
 /// Searches every key's history. Of several bad keys the one with the fewest operations
 /// is shown.
@@ -229,8 +231,18 @@ impl<'a> Search<'a> {
         if let Some(read) = choices.iter().copied().find(fits) {
             choices = vec![read];
         }
+        self.keep_to_revisions(&mut choices);
         choices.sort_by_key(|i| (!self.ops[*i].required, self.ops[*i].ends));
         Frame { state, choices, tried: 0 }
+    }
+}
+
+impl Search<'_> {
+    /// Of the answered writes whose revisions are known, only the lowest can be next.
+    fn keep_to_revisions(&self, choices: &mut Vec<usize>) {
+        let known = |i: &usize| self.ops[*i].step.revision.filter(|_| self.ops[*i].required);
+        let Some(lowest) = choices.iter().filter_map(known).min() else { return };
+        choices.retain(|i| self.ops[*i].step.revision.is_none_or(|at| at <= lowest));
     }
 }
 
@@ -245,7 +257,7 @@ fn explain(key: &str, ops: &[&Op], steps: u64) -> Verdict {
         return Verdict::illegal(key, "no order explains these replies".into(), ops.to_vec());
     };
     let mut prefix = cut(ops, at);
-    thin_out(&mut prefix, at, steps);
+    thin_out(&mut prefix, at, steps.min(THINNING_STEPS));
     let why = match prefix.iter().find(|op| op.completed_at == Some(at)) {
         Some(last) => format!("no order explains the reply of client {}'s {}", last.client, describe(last)),
         None => "no order explains these replies".to_owned(),
