@@ -126,7 +126,7 @@ impl Cluster {
         }
         match self.send(i, Request::get("/livez")).await {
             Ok(_) => Ok(true),
-            Err(e) => Err(format!("{} does not answer: {e:?}", self.name(i))),
+            Err(e) => Err(format!("{} does not answer: {e}", self.name(i))),
         }
     }
 
@@ -173,7 +173,7 @@ impl Cluster {
     pub async fn ask(&self, i: usize, request: Request) -> Reply {
         let told = format!("{request:?}");
         let reply = self.send(i, request).await;
-        reply.unwrap_or_else(|e| panic!("{} did not answer {told}: {e:?}", self.name(i)))
+        reply.unwrap_or_else(|e| panic!("{} did not answer {told}: {e}", self.name(i)))
     }
 
     pub async fn get(&self, i: usize, target: &str) -> Reply {
@@ -190,7 +190,7 @@ impl Cluster {
 
     pub async fn status(&self, i: usize) -> Result<Value, String> {
         let request = Request::get("/status").timeout(Duration::from_secs(2));
-        let reply = self.send(i, request).await.map_err(|e| format!("{e:?}"))?;
+        let reply = self.send(i, request).await.map_err(|e| e.to_string())?;
         serde_json::from_slice(&reply.body).map_err(|e| format!("{e}: {}", reply.text()))
     }
 
@@ -235,7 +235,11 @@ impl Cluster {
             let mut hashes = Vec::new();
             for i in (0..self.len()).filter(|i| self.runs(*i)) {
                 let reply = self.send(i, Request::get("/v1/state-hash")).await;
-                hashes.push(reply.map_err(|e| format!("{e:?}"))?.expect(200).json());
+                let reply = reply.map_err(|e| e.to_string())?;
+                if reply.status != 200 {
+                    return Err(format!("{}: {}", self.name(i), reply.text()));
+                }
+                hashes.push(reply.json());
             }
             let first = hashes.first().cloned().ok_or("no node runs")?;
             let equal = hashes.iter().all(|h| h["applied"] == first["applied"]);

@@ -15,11 +15,13 @@ use tokio::net::TcpStream;
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why there is no reply.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Failure {
     /// Nobody listened: the server cannot have seen it.
+    #[error("not sent: {0}")]
     NotSent(String),
     /// It was sent, or partly; what became of it nobody knows.
+    #[error("no answer: {0}")]
     NoAnswer(String),
 }
 
@@ -116,10 +118,6 @@ impl Reply {
     /// The modification revision that the entity tag says.
     pub fn etag(&self) -> Option<u64> {
         self.header("etag")?.trim_matches('"').parse().ok()
-    }
-
-    pub fn revision(&self) -> Option<u64> {
-        self.header("x-bellwether-revision")?.parse().ok()
     }
 
     #[track_caller]

@@ -11,7 +11,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
-pub use http::{Failure, Reply, Request};
+pub use http::{Failure, Request};
 pub use observer::Observer;
 pub use process::Process;
 pub use rng::Rng;

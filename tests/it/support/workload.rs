@@ -123,7 +123,7 @@ impl Shared {
         let outcome = outcome(action, &reply);
         let told = match &reply {
             Ok(reply) => format!("{}, {}", self.cluster.name(node), reply.status.as_u16()),
-            Err(e) => format!("{}, {e:?}", self.cluster.name(node)),
+            Err(e) => format!("{}, {e}", self.cluster.name(node)),
         };
         if action.is_write() && matches!(outcome, Outcome::Done { .. }) {
             self.acknowledged.fetch_add(1, Ordering::Relaxed);
