@@ -178,8 +178,8 @@ fn outcome(action: Action, reply: &Result<Reply, Failure>) -> Outcome {
             let value = reply.json()["value"].as_u64().expect("the number that was written");
             Outcome::Read(Some(Seen { value, revision: reply.etag() }))
         }
-        // A delete leaves no entity whose tag could tell its revision.
-        (200, _) => Outcome::Done { revision: reply.etag() },
+        // In the body, because a delete leaves no entity whose tag could tell it.
+        (200, _) => Outcome::Done { revision: reply.json()["revision"].as_u64() },
         (404, Action::Get) => Outcome::Read(None),
         (404, Action::Delete { .. }) => Outcome::NotFound,
         (412, _) => Outcome::PreconditionFailed,
