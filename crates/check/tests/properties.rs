@@ -30,8 +30,8 @@ fn asks() -> impl Strategy<Value = Vec<(Ask, Reach)>> {
         1 => Just(Ask::PutIfStale),
         1 => Just(Ask::Delete),
     ];
-    let reach = (0u64..50, 0u64..50, prop::bool::weighted(0.1));
-    prop::collection::vec((ask, reach), 1..40)
+    let reach = (0u64..100, 0u64..100, prop::bool::weighted(0.1));
+    prop::collection::vec((ask, reach), 1..80)
 }
 
 /// Runs the calls one after another on a register, 20 time units apart, then stretches
