@@ -1,0 +1,14 @@
+//! The integration tests: one binary, real `bellwether serve` processes.
+//!
+//! `support` starts and stops clusters, speaks HTTP, watches who leads and records what
+//! clients saw. Each test owns its cluster, its directory and its ports, so tests run
+//! beside each other. `docs/testing.md` says how to run and reproduce them.
+
+mod bootstrap;
+mod http_contract;
+mod kill_loop;
+mod leadership;
+mod restart;
+mod support;
+mod tidy;
+mod walkthrough;
