@@ -9,15 +9,15 @@
 //!
 //! How a row goes through the files:
 //!
-//! 1. [`apply`] decides what a command means, from the key [`index`] alone wherever it can.
-//! 2. The row goes to the [`tail`], in memory, and is visible to readers at once.
-//! 3. The [`worker`] copies the tail to the [`table`] every 100 ms or so, never beyond what
+//! 1. `apply` decides what a command means, from the key `index` alone wherever it can.
+//! 2. The row goes to the `tail`, in memory, and is visible to readers at once.
+//! 3. The `worker` copies the tail to the `table` every 100 ms or so, never beyond what
 //!    the log has on disk: the log is what brings the tail back after a crash.
-//! 4. [`read`] finds rows through the index, in the tail or else in the table.
+//! 4. `read` finds rows through the index, in the tail or else in the table.
 //! 5. Compaction forgets: logically in `apply`, at once; physically in the worker, step by
 //!    step, later.
 //!
-//! A [`snapshot`] is the table as of one flush, as a stream of bytes; the state [`hash`]
+//! A `snapshot` is the table as of one flush, as a stream of bytes; the state `hash`
 //! compares replicas whatever of this they have done already.
 //!
 //! Left to others: which entries are committed, who may read when, when to flush or to
