@@ -1,9 +1,118 @@
-//! (being built)
-//! One server process: the node and its listener, from start to drained stop.
+//! One server: the node and its listener, from start to drained stop.
+//!
+//! [`run`] is the process; [`run_in`] is the same in any world, which is what a
+//! simulation calls. Both are restartable: everything they start ends with them.
 
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::api;
 use crate::config::Config;
+use crate::env::World;
+use crate::env::net::Listener;
+use crate::node::{Exit, Node, peer_service};
+use crate::server::{self, Limits};
+
+/// Where peers' messages go; clients' paths are everything else.
+const PEER_ROUTE: &str = "/bellwether.peer.v1.Peer/{*rpc}";
 
 /// Runs until SIGTERM or SIGINT, then drains.
-pub async fn run(_config: Config) -> anyhow::Result<()> {
-    anyhow::bail!("not wired yet")
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let world = World::real(&config.data_dir)
+        .map_err(|error| anyhow::anyhow!("DATA_DIR {}: {error}", config.data_dir.display()))?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    run_in(config, world, stop).await
+}
+
+/// Runs until `stop` is ready, then drains; an error says why the node could not go on.
+pub async fn run_in(config: Config, world: World, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let mut stop = pin!(stop);
+    loop {
+        let listener = bind(&config, &world).await?;
+        let config = Config { port: listener.local_addr()?.port(), ..config.clone() };
+        let node = Node::open(config, world.clone())?;
+        introduce(node.config());
+        match run_once(&node, listener, stop.as_mut()).await? {
+            End::Stopped => return Ok(()),
+            End::StartAfresh => tracing::info!("Starting afresh"),
+        }
+    }
+}
+
+enum End {
+    Stopped,
+    StartAfresh,
+}
+
+async fn bind(config: &Config, world: &World) -> anyhow::Result<Box<dyn Listener>> {
+    world.net.bind(&config.listen, config.port).await.map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow::anyhow!(
+            "port {} is in use by another process: stop it, or set PORT to another one",
+            config.port
+        ),
+        _ => anyhow::anyhow!(
+            "cannot listen on {}:{}: {error}; check LISTEN and PORT",
+            config.listen,
+            config.port
+        ),
+    })
+}
+
+/// The chapter's first lines.
+fn introduce(config: &Config) {
+    tracing::info!("Store Node listening on port {}", config.port);
+    let peers = if config.peers.is_empty() { "none".to_owned() } else { config.peers.join(", ") };
+    tracing::info!("Peers: {peers}");
+    tracing::info!("Data: {}", config.data_dir.display());
+}
+
+async fn run_once(
+    node: &Node,
+    listener: Box<dyn Listener>,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<End> {
+    let app = api::http::router(node.clone()).route_service(PEER_ROUTE, peer_service::service(node));
+    let (close, closed) = oneshot::channel::<()>();
+    let until_closed = async {
+        // Dropped or sent: both mean that it is over.
+        let _ = closed.await;
+    };
+    let limits = Limits::from(node.config());
+    let mut serving = pin!(server::serve(listener, app, limits, node.metrics().clone(), until_closed));
+    let mut running = pin!(node.run());
+    tokio::select! { biased;
+        exit = &mut running => return ended(exit),
+        served = &mut serving => return Err(served.err().map_or_else(|| anyhow::anyhow!("the server ended"), Into::into)),
+        () = stop => tracing::info!("Stopping: draining requests"),
+    }
+    let draining = async {
+        node.drain().await;
+        drop(close);
+        serving.await
+    };
+    tokio::select! { biased;
+        exit = &mut running => return ended(exit),
+        drained = draining => drained?,
+    }
+    node.stop().await;
+    tracing::info!("Stopped");
+    Ok(End::Stopped)
+}
+
+fn ended(exit: Exit) -> anyhow::Result<End> {
+    match exit {
+        Exit::StartAfresh => Ok(End::StartAfresh),
+        Exit::Failed(why) => Err(anyhow::anyhow!(why)),
+    }
 }

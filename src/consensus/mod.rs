@@ -50,7 +50,7 @@ use self::types::{
     Batch, Member, PersistedSlot, Raft, RaftMembership, RaftMetrics, TypeConfig, encode_membership,
     from_raft_id, from_raft_vote,
 };
-use self::view::{MemberView, View};
+use self::view::{Glance, MemberView, View};
 
 pub use self::log_store::LogStore;
 pub use self::state_machine::{SnapshotData, StateMachine as RaftStateMachineAdaptor};
@@ -305,6 +305,16 @@ impl Consensus {
         // A fresh leader that nobody has acknowledged yet: writes may wait for it.
         let fresh = facts.engine_leads && facts.quorum_acked_ago.is_none();
         (Standing::of(&facts), fresh)
+    }
+
+    /// Role, term and the leader's name, without the cost of a whole view.
+    pub fn glance(&self) -> Glance {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let Standing { role, leader } = Standing::of(&self.facts(&metrics));
+        let membership = metrics.membership_config.membership();
+        let leader = leader.and_then(|id| membership.get_node(&id.0)).map(|member| member.name.clone());
+        Glance { role, term: metrics.current_term, leader }
     }
 
     fn facts(&self, metrics: &RaftMetrics) -> Facts {

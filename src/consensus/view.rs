@@ -21,6 +21,14 @@ pub struct MemberView {
     pub draining: bool,
 }
 
+/// The least that is said of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glance {
+    pub role: Role,
+    pub term: Term,
+    pub leader: Option<MemberName>,
+}
+
 #[derive(Clone, Debug)]
 pub struct View {
     pub role: Role,

@@ -54,8 +54,7 @@ use self::bootstrap::decide::Acquaintance;
 use self::identity::{Identity, Membership};
 use self::runs::Runs;
 
-pub use self::read::Freshness;
-pub use self::status::{MemberStatus, Status};
+pub use self::status::{MemberStatus, Standing, Status};
 pub use self::write::{WriteRequest, Written};
 
 /// Entries kept in memory for apply and replication.
@@ -169,9 +168,7 @@ impl Node {
             *self.shared.failure.lock() = Some(why.clone());
         }
         tasks.shutdown().await;
-        if let Some(running) = self.shared.running() {
-            running.consensus.shutdown().await;
-        }
+        self.stop().await;
         exit
     }
 
@@ -194,6 +191,18 @@ impl Node {
 
     pub fn status(&self) -> Status {
         self.shared.status()
+    }
+
+    /// Role, term and leader alone: cheap enough for every reply.
+    pub fn standing(&self) -> Standing {
+        self.shared.standing()
+    }
+
+    /// Stops consensus after [`Node::drain`]; what is applied goes to disk.
+    pub async fn stop(&self) {
+        if let Some(running) = self.shared.running() {
+            running.consensus.shutdown().await;
+        }
     }
 
     /// Health of the process itself: an error says what failed.

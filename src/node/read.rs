@@ -21,16 +21,6 @@ pub const RECOVERY_WAIT: Duration = Duration::from_secs(2);
 /// One round with a quorum. Rounds that fail are not repeated: the client decides.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a local read may promise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Freshness {
-    /// Not older than anything this node showed before.
-    Current,
-    /// The node restarted and has not heard a leader since: it may show an older state
-    /// than before the restart.
-    MayBeOlder,
-}
-
 /// Why no read index could be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ReadFailure {
@@ -120,36 +110,33 @@ impl Node {
         consistency: Consistency,
         min_revision: Option<Revision>,
         timeout: Duration,
-    ) -> Result<Freshness> {
+    ) -> Result<()> {
         let deadline = Instant::now() + timeout;
-        let freshness = match (consistency, self.shared.running()) {
+        match (consistency, self.shared.running()) {
             (Consistency::Linearizable, _) => self.shared.linearize(deadline).await?,
-            (Consistency::Local, None) => Freshness::MayBeOlder,
+            (Consistency::Local, None) => {}
             (Consistency::Local, Some(running)) => wait_for_recovery(&running, deadline).await,
-        };
+        }
         if let Some(revision) = min_revision
             && self.store().revision() < revision
         {
             self.shared.wait_for_revision(revision, deadline).await?;
         }
-        Ok(freshness)
+        Ok(())
     }
 }
 
-/// Bounded twice: by the request, and by how long after a start reads wait at all.
-async fn wait_for_recovery(running: &Running, deadline: Instant) -> Freshness {
-    if running.recovered.load(Ordering::Relaxed) {
-        return Freshness::Current;
-    }
-    let until = deadline.min(running.recovery_deadline);
-    match tokio::time::timeout_at(until, running.consensus.recovered()).await {
-        Ok(()) => Freshness::Current,
-        Err(_) => Freshness::MayBeOlder,
+/// Bounded twice: by the request, and by how long after a start reads wait at all. Past
+/// that they are served and the reply says that it may be older ([`Node::standing`]).
+async fn wait_for_recovery(running: &Running, deadline: Instant) {
+    if !running.recovered.load(Ordering::Relaxed) {
+        let until = deadline.min(running.recovery_deadline);
+        let _ = tokio::time::timeout_at(until, running.consensus.recovered()).await;
     }
 }
 
 impl Shared {
-    async fn linearize(&self, deadline: Instant) -> Result<Freshness> {
+    async fn linearize(&self, deadline: Instant) -> Result<()> {
         let running = self.require_running()?;
         let timed_out = |why: &str| Error::ReadTimeout { why: why.to_owned() };
         let index = match tokio::time::timeout_at(deadline, running.reads.get()).await {
@@ -163,7 +150,7 @@ impl Shared {
         let mut applied = running.consensus.watch_applied();
         let reached = applied.wait_for(|applied| applied.is_some_and(|at| at.index >= index));
         match tokio::time::timeout_at(deadline, reached).await {
-            Ok(Ok(_)) => Ok(Freshness::Current),
+            Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Error::NotReady { why: "this node is stopping".to_owned() }),
             Err(_) => Err(timed_out("this node lags behind the leader")),
         }

@@ -18,6 +18,17 @@ pub struct MemberStatus {
     pub matched: Option<LogIndex>,
 }
 
+/// What every reply says of the node that gave it.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    pub role: Role,
+    pub term: Term,
+    pub leader: Option<MemberName>,
+    /// False after a restart until everything applied before is applied again: local
+    /// reads may show an older state than before the restart.
+    pub recovered: bool,
+}
+
 #[derive(Clone, Debug)]
 pub struct Status {
     pub name: MemberName,
@@ -39,6 +50,17 @@ pub struct Status {
 }
 
 impl Shared {
+    pub(crate) fn standing(&self) -> Standing {
+        match &*self.phase.read() {
+            Phase::Founding(_) => Standing { role: Role::Follower, term: 0, leader: None, recovered: false },
+            Phase::Running(running) => {
+                let glance = running.consensus.glance();
+                let recovered = running.recovered.load(Ordering::Relaxed);
+                Standing { role: glance.role, term: glance.term, leader: glance.leader, recovered }
+            }
+        }
+    }
+
     pub(crate) fn status(&self) -> Status {
         let phase = self.phase.read();
         match &*phase {

@@ -8,7 +8,7 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, DELETE, O
 const REQUEST_HEADERS: HeaderValue =
     HeaderValue::from_static("Content-Type, Accept, If-Match, If-None-Match");
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "ETag, Location, Retry-After, X-Bellwether-Revision, X-Bellwether-Term, X-Bellwether-Leader",
+    "ETag, Location, Retry-After, X-Bellwether-Revision, X-Bellwether-Term, X-Bellwether-Leader, X-Bellwether-May-Be-Older",
 );
 /// Seconds a browser may remember a preflight: a day, as nothing here depends on who asks.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("86400");

@@ -38,7 +38,7 @@ pub async fn get(node: &Node, parts: &Parts) -> ApiResult {
     let Some(found) = found else { return Err(ApiError::key_not_found(&key)) };
     let place = Place::of(node);
     let mut response = get_reply(parts, &key, &found, &place)?;
-    reply::place(response.headers_mut(), node.store().revision(), place.term, place.leader.as_ref());
+    place.mark(response.headers_mut(), node.store().revision());
     Ok(response)
 }
 

@@ -19,7 +19,7 @@ fn found(value: &'static [u8]) -> KeyValue {
 }
 
 fn place() -> Place {
-    Place { role: Role::Follower, term: 4, leader: None }
+    Place { role: Role::Follower, term: 4, leader: None, recovered: true }
 }
 
 fn written(reply: Option<Reply>) -> Written {

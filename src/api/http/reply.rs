@@ -9,12 +9,13 @@ use serde::Serialize;
 
 use super::error::ApiError;
 use super::query::Params;
-use crate::node::Node;
+use crate::node::{Node, Standing};
 use crate::types::{MemberName, Revision, Role, Term};
 
 const REVISION: HeaderName = HeaderName::from_static("x-bellwether-revision");
 const TERM: HeaderName = HeaderName::from_static("x-bellwether-term");
 const LEADER: HeaderName = HeaderName::from_static("x-bellwether-leader");
+const MAY_BE_OLDER: HeaderName = HeaderName::from_static("x-bellwether-may-be-older");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 pub const OCTETS: &str = "application/octet-stream";
 /// Room for a small reply, so that its buffer grows once at most.
@@ -63,12 +64,25 @@ pub struct Place {
     pub role: Role,
     pub term: Term,
     pub leader: Option<MemberName>,
+    /// See [`Standing::recovered`].
+    pub recovered: bool,
 }
 
 impl Place {
     pub fn of(node: &Node) -> Self {
-        let status = node.status();
-        Self { role: status.role, term: status.term, leader: status.leader }
+        let Standing { role, term, leader, recovered } = node.standing();
+        Self { role, term, leader, recovered }
+    }
+}
+
+impl Place {
+    /// [`place`], and the warning that this node may show an older state than before its
+    /// restart.
+    pub fn mark(&self, headers: &mut HeaderMap, revision: Revision) {
+        place(headers, revision, self.term, self.leader.as_ref());
+        if !self.recovered {
+            headers.insert(MAY_BE_OLDER, HeaderValue::from_static("true"));
+        }
     }
 }
 
@@ -85,7 +99,7 @@ pub fn place(headers: &mut HeaderMap, revision: Revision, term: Term, leader: Op
 /// The same with what the node says of itself now.
 pub fn placed(node: &Node, response: &mut Response<Body>) {
     let here = Place::of(node);
-    place(response.headers_mut(), node.store().revision(), here.term, here.leader.as_ref());
+    here.mark(response.headers_mut(), node.store().revision());
 }
 
 /// How long this request may wait.
