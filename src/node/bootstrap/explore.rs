@@ -23,6 +23,8 @@ struct NodeState {
     rejoins: bool,
     /// In memory, lost with the process: whom it found, and this round's answers.
     found: [Option<u8>; NODES],
+    /// Whom it had found when this round began.
+    before: [Option<u8>; NODES],
     round: [Option<Said>; NODES],
 }
 
@@ -96,6 +98,7 @@ fn me(world: &World, node: usize) -> Me {
         advertise: None,
         recorded: state.recorded.as_ref().map(founders),
         refused: clusters(&state.refused),
+        known_before: (0..NODES).filter_map(|peer| Some(incarnation(peer, state.before[peer]?))).collect(),
         own_url: url(node),
     }
 }
@@ -151,6 +154,7 @@ fn act(world: &World, node: usize) -> World {
     let answers: Vec<_> =
         peers.map(|peer| (url(peer), round[peer].as_ref().map(|said| answer(peer, said)))).collect();
     let me = me(world, node);
+    next.nodes[node].before = next.nodes[node].found;
     let state = &mut next.nodes[node];
     if state.begun {
         let set = state.recorded.expect("begun");
@@ -223,7 +227,8 @@ fn successors(world: &World) -> Vec<World> {
         if world.kills == 0 {
             let mut killed = world.clone();
             killed.kills += 1;
-            (killed.nodes[node].found, killed.nodes[node].round) = Default::default();
+            let memory = &mut killed.nodes[node];
+            (memory.found, memory.before, memory.round) = Default::default();
             next.push(killed);
         }
         if world.wipes == 0 {
