@@ -8,6 +8,7 @@
 //! Left to others: batching writes, deadlines, who may join (`node`); bytes on disk
 //! (`storage`).
 
+mod conformance;
 pub mod election;
 mod heard;
 mod log_store;
