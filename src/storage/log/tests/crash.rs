@@ -224,6 +224,26 @@ fn a_failed_sync_acknowledges_nothing_and_is_final() {
     });
 }
 
+/// A process killed between a write and its sync leaves bytes that the next one can read
+/// and that a power cut would still take.
+#[test]
+fn what_a_start_calls_durable_outlives_the_power() {
+    for seed in 0..20 {
+        simulate(async {
+            let disk = FakeDisk::new();
+            let log = open(&disk).expect("open");
+            append(&log, entries(1, 0..3, 10)).await.expect("append");
+            disk.fail_syncs(true);
+            assert!(append(&log, entries(1, 3..6, 10)).await.is_err());
+            disk.fail_syncs(false);
+            drop(log);
+            let durable = open(&disk).expect("open").durable_id();
+            disk.crash(&mut SmallRng::seed_from_u64(seed));
+            assert_eq!(open(&disk).expect("open").last_id(), durable);
+        });
+    }
+}
+
 #[test]
 fn a_full_disk_fails_the_append_and_loses_nothing_before_it() {
     simulate(async {
