@@ -254,9 +254,16 @@ fn check_safety(world: &World) {
 }
 
 /// Without further faults, a majority ends up in one cluster and the rest asks to join it.
-fn check_liveness(world: &World) {
+/// `live` holds the worlds of which that is known.
+fn check_liveness(world: &World, live: &mut HashSet<World>) {
     let mut world = world.clone();
+    let mut path = Vec::new();
     for _ in 0..20 {
+        if live.contains(&world) {
+            live.extend(path);
+            return;
+        }
+        path.push(world.clone());
         for node in 0..NODES {
             if world.nodes[node].rejoins {
                 continue;
@@ -273,6 +280,7 @@ fn check_liveness(world: &World) {
         }
         let settled = world.nodes.iter().all(|node| node.rejoins || node.begun);
         if settled && world.elected.is_some_and(|set| holders(&world, &set).len() > NODES / 2) {
+            live.extend(path);
             return;
         }
     }
@@ -287,15 +295,13 @@ fn check_liveness(world: &World) {
 fn walk(start: World) -> usize {
     let mut seen = HashSet::from([start.clone()]);
     let mut frontier = vec![start];
-    let mut checked = HashSet::new();
+    let mut live = HashSet::new();
     while let Some(world) = frontier.pop() {
         check_safety(&world);
         // Answers of an unfinished round add nothing to where a state can lead.
         let mut settled = world.clone();
         settled.nodes.iter_mut().for_each(|node| node.round = Default::default());
-        if checked.insert(settled.clone()) {
-            check_liveness(&settled);
-        }
+        check_liveness(&settled, &mut live);
         for next in successors(&world) {
             if seen.insert(next.clone()) {
                 frontier.push(next);
