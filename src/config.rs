@@ -47,8 +47,8 @@ pub struct Config {
     pub ack: Ack,
     /// `HEARTBEAT_MS`
     pub heartbeat: Duration,
-    /// `ELECTION_TIMEOUT_MS`: the shortest silence of a leader after which others campaign.
-    /// The longest is twice as long.
+    /// `ELECTION_TIMEOUT_MS`: the silence after which a leader is lost, and the longest
+    /// random wait before a campaign after that.
     pub election_timeout: Duration,
     /// `REQUEST_TIMEOUT_MS`: how long a request may wait unless it says otherwise.
     pub request_timeout: Duration,

@@ -53,9 +53,9 @@ pub struct Settings {
     #[arg(long, env = "HEARTBEAT_MS", value_name = "MS", default_value_t = 50)]
     pub heartbeat_ms: u64,
 
-    /// The shortest silence of the leader after which others campaign (the longest is
-    /// twice that); the same on every node
-    #[arg(long, env = "ELECTION_TIMEOUT_MS", value_name = "MS", default_value_t = 150)]
+    /// A leader that is silent for so long is lost; each node then waits a random 30 to
+    /// 100 percent of it again before it campaigns. The same on every node
+    #[arg(long, env = "ELECTION_TIMEOUT_MS", value_name = "MS", default_value_t = 400)]
     pub election_timeout_ms: u64,
 
     /// How long a request may wait, unless it says otherwise

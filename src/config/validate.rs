@@ -83,11 +83,11 @@ impl Settings {
         check.range("HEARTBEAT_MS", self.heartbeat_ms, 1..=MAX_MS);
         check.range("ELECTION_TIMEOUT_MS", self.election_timeout_ms, 1..=MAX_MS);
         check.range("REQUEST_TIMEOUT_MS", self.request_timeout_ms, 1..=MAX_MS);
-        if self.heartbeat_ms >= self.election_timeout_ms {
+        if self.heartbeat_ms > self.election_timeout_ms / 2 {
             let (heartbeat, timeout) = (self.heartbeat_ms, self.election_timeout_ms);
             check.0.push(format!(
-                "HEARTBEAT_MS: {heartbeat} is not below ELECTION_TIMEOUT_MS ({timeout}), so nodes would \
-                 campaign between two heartbeats; make it a third of the timeout or less"
+                "HEARTBEAT_MS: {heartbeat} is not well below ELECTION_TIMEOUT_MS ({timeout}), so nodes would \
+                 campaign after one lost heartbeat; make it a quarter of the timeout or less"
             ));
         }
     }
@@ -260,7 +260,8 @@ mod tests {
             (["--peers", "http://node-2:99999"], "PEERS", "http://host:port"),
             (["--peers", "http://a:1,http://A:1/"], "PEERS", "once"),
             (["--advertise-url", "node-1"], "ADVERTISE_URL", "http://host:port"),
-            (["--heartbeat-ms", "150"], "HEARTBEAT_MS", "a third"),
+            (["--heartbeat-ms", "400"], "HEARTBEAT_MS", "a quarter"),
+            (["--heartbeat-ms", "201"], "HEARTBEAT_MS", "a quarter"),
             (["--heartbeat-ms", "0"], "HEARTBEAT_MS", "choose 1"),
             (["--election-timeout-ms", "99999999999"], "ELECTION_TIMEOUT_MS", "choose"),
             (["--request-timeout-ms", "0"], "REQUEST_TIMEOUT_MS", "choose"),

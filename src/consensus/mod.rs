@@ -34,7 +34,7 @@ use prost::Message;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use crate::env::World;
+use crate::env::{Workers, World};
 use crate::proto::log as log_pb;
 use crate::proto::peer::Run;
 use crate::storage::log::{Entry, EntryKind, Log};
@@ -82,21 +82,27 @@ pub struct Options {
 }
 
 impl Options {
-    /// The longest silence before an engine campaigns, and the lease of a leader.
+    /// How long a leader's word, or a quorum's, counts.
     pub fn lease(&self) -> Duration {
-        self.election_timeout * 2
+        self.election_timeout
+    }
+
+    /// The shortest random wait after the lease. A wide spread keeps two candidates from
+    /// splitting the votes; the engine wants it above the heartbeat.
+    fn shortest_extra(&self) -> Duration {
+        (self.election_timeout * 3 / 10).max(self.heartbeat + Duration::from_millis(1))
     }
 
     fn engine_config(&self) -> Result<openraft::Config, openraft::ConfigError> {
         let ms = |duration: Duration| duration.as_millis() as u64;
         // Heartbeats that replication makes redundant are left out, where the election
         // timeout has room for the longer gap.
-        let room = ms(self.election_timeout) > 2 * ms(self.heartbeat) + ms(self.heartbeat) / 4 + 1;
+        let room = ms(self.shortest_extra()) > 2 * ms(self.heartbeat) + ms(self.heartbeat) / 4 + 1;
         openraft::Config {
             cluster_name: self.cluster.to_string(),
             heartbeat_interval: ms(self.heartbeat),
             heartbeat_min_interval: room.then(|| ms(self.heartbeat)),
-            election_timeout_min: ms(self.election_timeout),
+            election_timeout_min: ms(self.shortest_extra()),
             election_timeout_max: ms(self.lease()),
             enable_elect: self.engine_elects,
             enable_pre_vote: Some(true),
@@ -177,8 +183,8 @@ struct Inner {
     machine: StateMachine,
     pool: PeerPool,
     heard: Heard,
-    log: Log,
     store: Store,
+    workers: Workers,
     options: Options,
     started: Instant,
     draining: Arc<AtomicBool>,
@@ -209,7 +215,7 @@ impl Consensus {
         let (pool, refusals) = PeerPool::new(world.net.clone(), options.cluster, options.me, options.run);
         let machine = StateMachine::new(store.clone(), log.clone());
         let network = NetworkFactory::new(pool.clone());
-        let log_store = LogStore::new(log.clone());
+        let log_store = LogStore::new(log);
         let raft = Raft::new(options.me.0, Arc::new(config), network, log_store, machine.clone())
             .await
             .map_err(io::Error::other)?;
@@ -218,8 +224,8 @@ impl Consensus {
             machine,
             pool,
             heard: Heard::default(),
-            log,
             store,
+            workers: world.workers.clone(),
             options,
             started: Instant::now(),
             draining: Arc::default(),
@@ -237,10 +243,11 @@ impl Consensus {
 
     /// The engine's ears, for the peer service.
     pub fn server(&self) -> RaftServer {
-        let Inner { raft, store, heard, options, draining, .. } = &*self.inner;
+        let Inner { raft, store, workers, heard, options, draining, .. } = &*self.inner;
         RaftServer {
             raft: raft.clone(),
             store: store.clone(),
+            workers: workers.clone(),
             heard: heard.clone(),
             me: options.me,
             draining: draining.clone(),
@@ -464,17 +471,14 @@ impl Consensus {
     /// Everything applied goes to disk, then the engine stops.
     pub async fn shutdown(&self) {
         let _ = self.inner.raft.shutdown().await;
-        if let Err(error) = self.flush().await {
+        if let Err(error) = self.inner.machine.flush().await {
             tracing::warn!(%error, "could not flush while stopping");
         }
     }
 
-    async fn flush(&self) -> io::Result<()> {
-        self.inner.log.flush().await?;
-        if let Some(durable) = self.inner.log.durable_id() {
-            self.inner.store.log_is_durable_upto(durable.index);
-        }
-        self.inner.store.flush().await
+    /// Lets the store put into its table what the log has on disk by now.
+    pub fn tell_durable(&self) {
+        self.inner.machine.tell_durable();
     }
 
     /// Returns when every voter has the entry at `index` on disk. Waits as long as it

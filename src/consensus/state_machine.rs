@@ -66,6 +66,20 @@ impl StateMachine {
         }
     }
 
+    /// Tells the store how far the log is on disk: nothing beyond may reach the table.
+    pub fn tell_durable(&self) {
+        if let Some(durable) = self.log.durable_id() {
+            self.store.log_is_durable_upto(durable.index);
+        }
+    }
+
+    /// Everything applied goes to disk: the log first, then the table.
+    pub async fn flush(&self) -> io::Result<()> {
+        self.log.flush().await?;
+        self.tell_durable();
+        self.store.flush().await
+    }
+
     /// Takes another store's image without a network in between.
     fn copy(&self, mut image: SnapshotImage) -> io::Result<ReceivedSnapshot> {
         let mut writer = self.store.receive()?;
@@ -101,11 +115,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
-        self.log.flush().await?;
-        if let Some(durable) = self.log.durable_id() {
-            self.store.log_is_durable_upto(durable.index);
-        }
-        self.store.flush().await?;
+        self.flush().await?;
         self.current()
     }
 }
@@ -123,6 +133,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     where
         S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
     {
+        // Before as well as after: what was truncated since is durable no longer.
+        self.tell_durable();
         while let Some((entry, responder)) = entries.try_next().await? {
             let at = from_raft_id(entry.log_id);
             let replies = self.apply_payload(at, entry.payload)?;
@@ -131,9 +143,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 responder.send(replies);
             }
         }
-        if let Some(durable) = self.log.durable_id() {
-            self.store.log_is_durable_upto(durable.index);
-        }
+        self.tell_durable();
         Ok(())
     }
 

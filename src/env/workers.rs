@@ -4,9 +4,10 @@
 //! while the last batch ran comes as the next one, which is what makes group commit.
 //! In production a thread drives it; in a simulation a task on simulated time does.
 
+use std::io;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Jobs handed to a worker in one batch at most: bounds the memory of one disk write.
 const MAX_BATCH: usize = 4096;
@@ -37,6 +38,24 @@ impl<J> Worker<J> {
 }
 
 impl Workers {
+    /// Runs one long job away from the threads that serve requests, and waits for it.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        name: &str,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let (sender, result) = oneshot::channel();
+        let mut job = Some(job);
+        let worker = self.spawn(name, move |batch: &mut Vec<oneshot::Sender<T>>| {
+            if let (Some(job), Some(sender)) = (job.take(), batch.pop()) {
+                // Whoever asked may have given up.
+                let _ = sender.send(job());
+            }
+        });
+        worker.send(sender);
+        result.await.map_err(|_| io::Error::other(format!("the worker {name} ended without a result")))
+    }
+
     /// Starts a worker named `name` (at most 15 bytes: the kernel cuts the rest).
     /// `handle` must leave the batch empty.
     pub fn spawn<J: Send + 'static>(

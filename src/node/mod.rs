@@ -48,7 +48,7 @@ use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::storage::log::{Log, LogOptions};
 use crate::storage::mvcc::Store;
-use crate::types::{ClusterId, ElectionPolicy, MemberId};
+use crate::types::{ClusterId, ElectionPolicy, LogId, MemberId};
 
 use self::bootstrap::decide::Acquaintance;
 use self::identity::{Identity, Membership};
@@ -184,6 +184,13 @@ impl Node {
         &self.shared.store
     }
 
+    /// A hash over the whole state at an applied entry, equal on every replica there.
+    pub async fn state_hash(&self) -> Result<(Option<LogId>, [u8; 32])> {
+        let store = self.shared.store.clone();
+        let hashed = self.shared.world.workers.run("state-hash", move || store.state_hash()).await;
+        hashed.and_then(|hashed| hashed).map_err(|error| Error::Failed { why: error.to_string() })
+    }
+
     /// Bytes that the log takes on disk.
     pub fn log_disk_bytes(&self) -> u64 {
         self.shared.log.disk_bytes()
@@ -299,7 +306,7 @@ impl Shared {
         tasks.spawn(recover(running.clone()));
         tasks.spawn(rejoin::stay_a_voter(self.clone(), running.clone()));
         tasks.spawn(rejoin::finish_half_done_changes(running.clone()));
-        tasks.spawn(self.clone().watch_disk());
+        tasks.spawn(self.clone().look_after_disk());
         tasks.spawn(peer_service::watch_refusals(self.clone(), refusals));
         *self.phase.write() = Phase::Running(running.clone());
         Ok(running)
@@ -325,10 +332,15 @@ impl Shared {
         }
     }
 
-    async fn watch_disk(self: Arc<Self>) {
+    /// What must happen now and then: room on the disk, and the last entries' way into
+    /// the table when nothing is written any more.
+    async fn look_after_disk(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(DISK_CHECK);
         loop {
             ticks.tick().await;
+            if let Some(running) = self.running() {
+                running.consensus.tell_durable();
+            }
             let low = self.world.disk.free_bytes().is_some_and(|free| free < self.config.min_free_bytes);
             if low != self.disk_low.swap(low, Ordering::Relaxed) {
                 match low {

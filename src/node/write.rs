@@ -18,7 +18,7 @@ use crate::consensus::{Consensus, ProposeError};
 use crate::env::Clock;
 use crate::error::{Error, LeaderHint, Result};
 use crate::proto::log::{Command, CommandBatch, command};
-use crate::storage::mvcc::Reply;
+use crate::storage::mvcc::{Reply, TAIL_LIMIT_BYTES};
 use crate::types::{Ack, LogId, MemberName, Role};
 
 use super::{Node, Running, Shared, status};
@@ -35,8 +35,6 @@ const MAX_INFLIGHT_BATCHES: usize = 4;
 /// client is told at once to come back later.
 const MAX_QUEUED_WRITES: usize = 16 * 1024;
 const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
-/// Applied rows that wait for the disk: beyond, the disk is slower than the clients.
-const MAX_TAIL_BYTES: u64 = 128 * 1024 * 1024;
 /// What a refused client is told to wait.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
@@ -273,7 +271,7 @@ impl Shared {
             let why = "the disk is nearly full: deletes and reads go on; free some space".to_owned();
             return Err(Error::Overloaded { why, retry_after: Duration::from_secs(10) });
         }
-        if self.store.stats().tail_bytes > MAX_TAIL_BYTES {
+        if self.store.tail_bytes() > TAIL_LIMIT_BYTES {
             let why = "the disk does not keep up with the writes".to_owned();
             return Err(Error::Overloaded { why, retry_after: RETRY_AFTER });
         }

@@ -111,7 +111,7 @@ async fn answer(app: &App, route: Route, request: Request<Body>) -> ApiResult {
         Route::Keys => v1::keys(node, &parts).await,
         Route::Changes => v1::changes(node, &parts).await,
         Route::Compact => v1::compact(node, &parts).await,
-        Route::StateHash => v1::state_hash(node),
+        Route::StateHash => v1::state_hash(node).await,
         Route::Live => health::live(node),
         Route::Ready => health::ready(node, &parts),
         Route::Metrics => app.scrape.page(),

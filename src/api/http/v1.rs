@@ -277,13 +277,13 @@ pub async fn compact(node: &Node, parts: &Parts) -> ApiResult {
     let request = WriteRequest { command, ack: Ack::Quorum, timeout, forward: params.forward };
     let written = node.write(request).await;
     let written = written.map_err(|error| ApiError::from(error).or_redirect(params.redirect, &parts.uri))?;
-    compact_reply(written.reply).map(|response| placed(node, response))
+    compact_reply(written.reply, revision).map(|response| placed(node, response))
 }
 
-fn compact_reply(reply: Option<Reply>) -> ApiResult {
+fn compact_reply(reply: Option<Reply>, compacted_revision: Revision) -> ApiResult {
     match reply {
-        Some(Reply::Compacted { revision }) => {
-            Ok(reply::json(StatusCode::OK, &CompactReply { success: true, compacted_revision: revision }))
+        Some(Reply::Compacted { .. }) => {
+            Ok(reply::json(StatusCode::OK, &CompactReply { success: true, compacted_revision }))
         }
         Some(Reply::Refused { why }) => Err(ApiError::invalid(why)),
         _ => Err(ApiError::unexpected("a compaction was answered with another write's reply")),
@@ -297,9 +297,8 @@ struct HashReply {
     hash: String,
 }
 
-pub fn state_hash(node: &Node) -> ApiResult {
-    let hashed = node.store().state_hash();
-    let (applied, hash) = hashed.map_err(|error| crate::error::Error::Failed { why: error.to_string() })?;
+pub async fn state_hash(node: &Node) -> ApiResult {
+    let (applied, hash) = node.state_hash().await?;
     let hash = blake3::Hash::from(hash).to_hex().to_string();
     let body = HashReply { applied: applied.map(|at| at.to_string()), hash };
     Ok(placed(node, reply::json(StatusCode::OK, &body)))
@@ -386,8 +385,8 @@ mod tests {
 
     #[test]
     fn a_refused_compaction_is_the_callers_to_mend() {
-        let refused = compact_reply(Some(Reply::Refused { why: "the future".into() }));
+        let refused = compact_reply(Some(Reply::Refused { why: "the future".into() }), 9);
         assert_eq!(refused.expect_err("refused").status(), StatusCode::BAD_REQUEST);
-        assert!(compact_reply(Some(Reply::Compacted { revision: 4 })).is_ok());
+        assert!(compact_reply(Some(Reply::Compacted { revision: 9 }), 4).is_ok());
     }
 }

@@ -9,6 +9,7 @@ use openraft::raft::{
 };
 use tonic::Status;
 
+use crate::env::Workers;
 use crate::proto::peer as pb;
 use crate::storage::mvcc::Store;
 use crate::types::MemberId;
@@ -17,7 +18,7 @@ use super::super::heard::Heard;
 use super::super::state_machine::SnapshotData;
 use super::super::types::{
     Raft, RaftSnapshot, SnapshotMeta, StoredMembership, TypeConfig, decode_membership, entry_from_pb,
-    log_id_from_pb, log_id_to_pb, vote_from_pb, vote_to_pb,
+    log_id_from_pb, log_id_to_pb, to_raft_id, vote_from_pb, vote_to_pb,
 };
 use super::client::SNAPSHOT_FORMAT;
 
@@ -26,6 +27,7 @@ use super::client::SNAPSHOT_FORMAT;
 pub struct RaftServer {
     pub(crate) raft: Raft,
     pub(crate) store: Store,
+    pub(crate) workers: Workers,
     pub(crate) heard: Heard,
     pub(crate) me: MemberId,
     /// This node is about to stop and says so in its answers.
@@ -155,7 +157,12 @@ impl RaftServer {
                 _ => return Err(malformed("a snapshot part that is not a chunk")),
             }
         }
-        let received = writer.finish().map_err(malformed)?;
+        // It reads everything back and syncs it: not on the thread that answers votes.
+        let finished = self.workers.run("snapshot-check", move || writer.finish()).await;
+        let received = finished.map_err(stopped)?.map_err(malformed)?;
+        if received.applied.last.map(to_raft_id) != meta.last_log_id {
+            return Err(malformed("the snapshot is not the one that its header announces"));
+        }
         let snapshot = RaftSnapshot { meta, snapshot: SnapshotData::Received(Box::new(received)) };
         let response = self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
         tracing::info!(upto = ?header.last.map(|id| id.index), "installed a snapshot");

@@ -186,6 +186,11 @@ impl Store {
         self.inner.shared.changes_since(after, limit)
     }
 
+    /// Bytes that are applied but not yet in the table.
+    pub fn tail_bytes(&self) -> u64 {
+        self.inner.shared.state.read().tail.bytes()
+    }
+
     pub fn stats(&self) -> StoreStats {
         let state = self.inner.shared.state.read();
         StoreStats {
