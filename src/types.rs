@@ -156,9 +156,12 @@ impl ElectionPolicy {
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Consistency {
-    /// What this node has applied; may be old.
+    /// What this node has applied; may be old, but never older than what this node
+    /// showed before, also over a restart.
     #[default]
     Local,
+    /// Whatever this node has, even after a restart without a leader.
+    Stale,
     /// At least as new as every write acknowledged before the read began (ReadIndex).
     Linearizable,
 }

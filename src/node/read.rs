@@ -16,8 +16,8 @@ use crate::types::{Consistency, LogIndex, MemberId, Revision};
 
 use super::{Node, Running, Shared};
 
-/// Local reads after a restart wait so long for recovery; then they are served all the
-/// same and say that they may be older.
+/// Local reads wait so long after a restart for recovery; then they are refused until it
+/// has come.
 pub const RECOVERY_WAIT: Duration = Duration::from_secs(2);
 /// How often a starting node looks whether it runs.
 const POLL: Duration = Duration::from_millis(5);
@@ -121,9 +121,10 @@ impl Node {
             // is not here.
             (Consistency::Local, None) => {
                 let running = self.shared.wait_until_running(deadline).await?;
-                wait_for_recovery(&running, deadline).await;
+                wait_for_recovery(&running, deadline).await?;
             }
-            (Consistency::Local, Some(running)) => wait_for_recovery(&running, deadline).await,
+            (Consistency::Local, Some(running)) => wait_for_recovery(&running, deadline).await?,
+            (Consistency::Stale, _) => {}
         }
         if let Some(revision) = min_revision
             && self.store().revision() < revision
@@ -134,13 +135,17 @@ impl Node {
     }
 }
 
-/// Bounded twice: by the request, and by how long after a start reads wait at all. Past
-/// that they are served and the reply says that it may be older ([`Node::standing`]).
-async fn wait_for_recovery(running: &Running, deadline: Instant) {
-    if !running.recovered.load(Ordering::Relaxed) {
-        let until = deadline.min(running.recovery_deadline);
-        let _ = tokio::time::timeout_at(until, running.consensus.recovered()).await;
+/// Until everything applied before a restart is applied again, a read could go back in
+/// time. Bounded twice: by the request, and by how long after a start reads wait at all.
+async fn wait_for_recovery(running: &Running, deadline: Instant) -> Result<()> {
+    if running.recovered.load(Ordering::Relaxed) {
+        return Ok(());
     }
+    let until = deadline.min(running.recovery_deadline);
+    let recovered = tokio::time::timeout_at(until, running.consensus.recovered()).await;
+    recovered.map_err(|_| Error::NotReady {
+        why: "this node restarted and has heard no leader since: what it has may be older than what it showed before; ?consistency=stale reads it all the same".to_owned(),
+    })
 }
 
 impl Shared {

@@ -90,7 +90,8 @@ fn consistency(value: &str) -> Result<Consistency, ApiError> {
     match value {
         "local" => Ok(Consistency::Local),
         "linearizable" => Ok(Consistency::Linearizable),
-        _ => Err(ApiError::invalid("consistency must be local or linearizable")),
+        "stale" => Ok(Consistency::Stale),
+        _ => Err(ApiError::invalid("consistency must be local, linearizable or stale")),
     }
 }
 
