@@ -64,6 +64,9 @@ pub(crate) async fn ask(
         .iter()
         .filter_map(|(url, hello)| Some((url, hello.as_ref()?)))
         .filter(|(_, hello)| begun(hello));
+    if let Some(why) = too_much_was_lost(shared, cluster, hellos) {
+        return Ok(Asked::Wait(why));
+    }
     // The leader's address as the members know it; else any of them will say.
     let (mut url, mut leader_known) = (None, false);
     for (member_url, hello) in members {
@@ -90,6 +93,29 @@ pub(crate) async fn ask(
         Ok(rejoin_reply::Result::Wait(why)) => Asked::Wait(format!("waiting to be let back in: {why}")),
         Ok(rejoin_reply::Result::Refused(why)) => return Err(Exit::Failed(why)),
         Err(why) => Asked::Wait(format!("waiting for {url}: {why}")),
+    })
+}
+
+/// When so many directories are empty that no majority remembers the cluster, nobody can
+/// let anybody in.
+fn too_much_was_lost(
+    shared: &Shared,
+    cluster: ClusterId,
+    hellos: &[(String, Option<Hello>)],
+) -> Option<String> {
+    let answers = || hellos.iter().filter_map(|(_, hello)| hello.as_ref()).map(|hello| &hello.answer);
+    let begun =
+        answers().filter_map(|answer| answer.begun.as_ref()).find(|begun| begun.cluster == cluster)?;
+    let replaced = |name: &MemberName, incarnation: Incarnation| {
+        *name == shared.config.name
+            || answers().any(|answer| answer.name == *name && answer.incarnation != incarnation)
+    };
+    let members = begun.members.len();
+    let lost = begun.members.iter().filter(|(name, incarnation)| replaced(name, *incarnation)).count();
+    (members - lost < members / 2 + 1).then(|| {
+        format!(
+            "the data directories of {lost} of {members} nodes are empty: no majority remembers cluster {cluster}, so it cannot mend itself. Put a lost DATA_DIR back from a backup; or, to give up what is left, empty the others too and found a new cluster"
+        )
     })
 }
 
