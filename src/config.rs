@@ -58,6 +58,9 @@ pub struct Config {
     pub log_segment_bytes: u64,
     /// `LOG_KEEP_ENTRIES`: entries kept behind the last flush for followers that lag.
     pub log_keep_entries: u64,
+    /// `LOG_MAX_BYTES`: the log's size on disk above which it is trimmed, however few its
+    /// entries are. Three segments at least: the open one and the spare always stay.
+    pub log_max_bytes: u64,
     /// `SNAPSHOT_EVERY_ENTRIES`: how often the log is allowed to be purged.
     pub snapshot_every_entries: u64,
     /// `MAX_INFLIGHT_REQUESTS`, `MAX_CONNECTIONS`

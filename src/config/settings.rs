@@ -10,6 +10,8 @@ use crate::types::{Ack, ElectionPolicy};
 const MIB: u64 = 1024 * 1024;
 /// Large enough that rotation is rare, small enough that purging gives space back soon.
 const LOG_SEGMENT_BYTES: u64 = 64 * MIB;
+/// Far above what the default number of entries takes with small values.
+const LOG_MAX_BYTES: u64 = 1024 * MIB;
 /// Room to shrink: past this, purging the log and the state need a little disk to work in.
 const MIN_FREE_BYTES: u64 = 64 * MIB;
 
@@ -74,6 +76,10 @@ pub struct Settings {
     /// Log entries kept for followers that lag; one further behind gets a snapshot
     #[arg(long, env = "LOG_KEEP_ENTRIES", value_name = "N", default_value_t = 10_000)]
     pub log_keep_entries: u64,
+
+    /// The log's size on disk above which it is trimmed, however few its entries are
+    #[arg(long, env = "LOG_MAX_BYTES", value_name = "BYTES", default_value_t = LOG_MAX_BYTES)]
+    pub log_max_bytes: u64,
 
     /// Log entries after which the state is flushed and the log before it may be purged
     #[arg(long, env = "SNAPSHOT_EVERY_ENTRIES", value_name = "N", default_value_t = 20_000)]

@@ -122,6 +122,7 @@ impl Settings {
             worker_threads: self.worker_threads,
             log_segment_bytes: self.log_segment_bytes,
             log_keep_entries: self.log_keep_entries,
+            log_max_bytes: self.log_max_bytes,
             snapshot_every_entries: self.snapshot_every_entries,
             max_inflight_requests: self.max_inflight_requests,
             max_connections: self.max_connections,

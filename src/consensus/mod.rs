@@ -476,6 +476,18 @@ impl Consensus {
         }
     }
 
+    /// Lets go of log entries that the table holds, however few there are: for a log that
+    /// grew large with large values. Works off what the last call prepared.
+    pub async fn trim_log(&self) {
+        let snapshot = self.inner.raft.metrics().borrow_watched().snapshot;
+        let trigger = self.inner.raft.trigger();
+        // Errors mean that the engine stopped, which is told elsewhere.
+        if let Some(snapshot) = snapshot {
+            let _ = trigger.purge_log(snapshot.index).await;
+        }
+        let _ = trigger.snapshot().await;
+    }
+
     /// Lets the store put into its table what the log has on disk by now.
     pub fn tell_durable(&self) {
         self.inner.machine.tell_durable();

@@ -59,7 +59,7 @@ pub use self::write::{WriteRequest, Written};
 
 /// Entries kept in memory for apply and replication.
 const LOG_CACHE_BYTES: usize = 8 * 1024 * 1024;
-/// How often the free disk space is looked at.
+/// How often the disk is looked after.
 const DISK_CHECK: Duration = Duration::from_secs(1);
 
 /// Why a node ended by itself.
@@ -340,6 +340,10 @@ impl Shared {
             ticks.tick().await;
             if let Some(running) = self.running() {
                 running.consensus.tell_durable();
+                let most = self.config.log_max_bytes.max(3 * self.config.log_segment_bytes);
+                if self.log.disk_bytes() > most {
+                    running.consensus.trim_log().await;
+                }
             }
             let low = self.world.disk.free_bytes().is_some_and(|free| free < self.config.min_free_bytes);
             if low != self.disk_low.swap(low, Ordering::Relaxed) {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Cluster, Failure, Request};
+use crate::support::{Cluster, Failure, PATIENCE, Request, eventually};
 
 /// Small enough that a few hundred writes are flushed, rolled over and purged.
 const PURGES: &[(&str, &str)] =
@@ -108,4 +108,26 @@ async fn a_node_that_missed_more_than_the_log_keeps_comes_back() {
     let reply = cluster.get(behind, &format!("/key/k{}", WRITES - 1)).await.expect(200);
     assert_eq!(reply.json()["value"][0], WRITES - 1);
     cluster.get(behind, "/key/k5").await.expect_json(404, json!({"error": "Key not found"}));
+}
+
+/// Large values must not make the log outgrow its bound, whatever the number of entries.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_large_values_is_trimmed() {
+    const SEGMENT: u64 = 256 * 1024;
+    let env = [("LOG_SEGMENT_BYTES", "262144"), ("LOG_MAX_BYTES", "1048576")];
+    let cluster = Cluster::started(3, &env).await;
+    let leader = cluster.wait_leader().await;
+    let large = format!("\"{}\"", "x".repeat(200_000));
+    for i in 0..50 {
+        cluster.put(leader, &format!("/key/large{}", i % 5), &large).await.expect(200);
+    }
+    // Trimming takes a few looks; the open segment and the spare are above the bound.
+    eventually(PATIENCE, || async {
+        let metrics = cluster.get(leader, "/metrics").await.text();
+        let line = metrics.lines().find(|line| line.starts_with("bellwether_log_disk_bytes "));
+        let bytes: u64 = line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("the metric");
+        if bytes <= 1_048_576 + 2 * SEGMENT { Ok(()) } else { Err(format!("{bytes} bytes of log")) }
+    })
+    .await;
+    cluster.wait_equal_hashes().await;
 }

@@ -52,7 +52,10 @@ impl fmt::Debug for Figures {
 
 impl Collector for Figures {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        encode(&self.0.status(), &self.0.store().stats(), &mut encoder)
+        encode(&self.0.status(), &self.0.store().stats(), &mut encoder)?;
+        let name = "bellwether_log_disk_bytes";
+        let gauge = encoder.encode_descriptor(name, "Bytes of the log on disk", None, MetricType::Gauge)?;
+        as_gauge(self.0.log_disk_bytes()).encode(gauge)
     }
 }
 
