@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+#[allow(clippy::len_without_is_empty, reason = "asking a file for its length can fail")]
 pub trait File: Send + Sync + Debug {
     fn len(&self) -> io::Result<u64>;
     /// Fills `out` from `offset`; `UnexpectedEof` when the file ends before that.

@@ -145,6 +145,12 @@ impl State {
         self.failure.as_ref().map_or(Ok(()), |failure| Err(failure.to_error()))
     }
 
+    /// Whether the worker sleeps, with nothing left to do.
+    #[cfg(test)]
+    pub fn is_idle(&self) -> bool {
+        !self.woken
+    }
+
     /// True when the worker must be woken; it is taken as woken from then on.
     pub fn must_wake(&mut self) -> bool {
         !std::mem::replace(&mut self.woken, true)
