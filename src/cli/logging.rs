@@ -17,8 +17,13 @@ use crate::config::LogSettings;
 /// Libraries that talk much, each with the level it is held to unless `LOG_LEVEL` names
 /// it. The engine reports every failed attempt to reach a dead peer as a warning, many a
 /// second; this crate narrates the same events once.
-const QUIET: [(&str, &str); 5] =
-    [("openraft", "error"), ("hyper", "warn"), ("h2", "warn"), ("tonic", "warn"), ("tower", "warn")];
+const QUIET: [(&str, &str); 5] = [
+    (crate::consensus::ENGINE_LOG_TARGET, "error"),
+    ("hyper", "warn"),
+    ("h2", "warn"),
+    ("tonic", "warn"),
+    ("tower", "warn"),
+];
 
 /// Installs the process's log. `settings` have been validated.
 pub fn init(settings: &LogSettings, node: &str) {

@@ -8,6 +8,7 @@
 //! Left to others: batching writes, deadlines, who may join (`node`); bytes on disk
 //! (`storage`).
 
+mod conformance;
 pub mod election;
 mod heard;
 mod log_store;
@@ -54,6 +55,9 @@ use self::view::{Glance, MemberView, View};
 
 pub use self::log_store::LogStore;
 pub use self::state_machine::{SnapshotData, StateMachine as RaftStateMachineAdaptor};
+
+/// Under which name the engine logs.
+pub const ENGINE_LOG_TARGET: &str = "openraft";
 
 /// Entries in one replication message at most; bytes are bounded as well.
 const MAX_ENTRIES_PER_MESSAGE: u64 = 512;

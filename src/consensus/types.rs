@@ -27,6 +27,15 @@ pub struct Member {
     pub incarnation: Incarnation,
 }
 
+/// Only openraft's conformance suite makes members out of nothing.
+#[cfg(test)]
+impl Default for Member {
+    fn default() -> Self {
+        let name = MemberName::parse("node").expect("a valid name");
+        Self { name, url: String::new(), incarnation: Incarnation(uuid::Uuid::nil()) }
+    }
+}
+
 /// The payload of a normal log entry: an encoded `CommandBatch`. Encoded once by the
 /// leader; the log, the followers' logs and the wire carry the same bytes.
 #[derive(Clone)]

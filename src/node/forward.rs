@@ -7,7 +7,7 @@ use crate::consensus::network::pool::Lane;
 use crate::consensus::network::refusal_kind;
 use crate::error::{Error, LeaderHint, Result};
 use crate::proto::peer::{self as pb, forward_reply};
-use crate::storage::mvcc::{KeyValue, Reply};
+use crate::storage::mvcc::Reply;
 use crate::types::{Ack, LogId, MemberName};
 
 use super::{Running, Shared, WriteRequest, Written};
@@ -85,10 +85,14 @@ fn encode_written(written: Written) -> pb::Written {
     };
     match written.reply {
         None => {}
-        Some(Reply::Put { revision, .. } | Reply::Compacted { revision }) => message.revision = revision,
-        Some(Reply::Deleted { revision, previous }) => {
+        Some(Reply::Compacted { revision }) => message.revision = revision,
+        Some(Reply::Put { revision, create_revision, version, .. }) => {
+            message.revision = revision;
+            (message.create_revision, message.version) = (create_revision, version);
+        }
+        Some(Reply::Deleted { revision, deleted, .. }) => {
             message.is_delete = true;
-            (message.revision, message.deleted) = (revision, previous.len() as u64);
+            (message.revision, message.deleted) = (revision, deleted);
         }
         Some(Reply::PreconditionFailed { current, revision }) => {
             message.revision = revision;
@@ -131,22 +135,16 @@ fn decode_written(written: pb::Written) -> Result<Written> {
         // No revision: answered when the leader's own log had it.
         pb::Written { revision: 0, .. } => None,
         pb::Written { is_delete: true, revision, deleted, .. } => {
-            Some(Reply::Deleted { revision: *revision, previous: placeholders(*deleted) })
+            Some(Reply::Deleted { revision: *revision, deleted: *deleted, previous: Vec::new() })
         }
-        pb::Written { revision, .. } => Some(Reply::Put { revision: *revision, previous: None }),
+        // Only a put has a version.
+        pb::Written { version: 0, revision, .. } => Some(Reply::Compacted { revision: *revision }),
+        pb::Written { revision, create_revision, version, .. } => Some(Reply::Put {
+            revision: *revision,
+            create_revision: *create_revision,
+            version: *version,
+            previous: None,
+        }),
     };
     Ok(Written { reply, at, leader })
-}
-
-/// How many were deleted is all that travels back.
-fn placeholders(count: u64) -> Vec<KeyValue> {
-    let nothing = KeyValue {
-        key: Default::default(),
-        value: Default::default(),
-        create_revision: 0,
-        mod_revision: 0,
-        version: 0,
-        lease: 0,
-    };
-    vec![nothing; count as usize]
 }

@@ -309,7 +309,7 @@ impl Shared {
     async fn watch(&self, running: &Running) -> Exit {
         tokio::select! { biased;
             why = running.consensus.stopped() => Exit::Failed(format!("this node stopped: {why}")),
-            exit = bootstrap::run::watch_for_abandonment(self) => exit,
+            exit = bootstrap::run::watch_over(self) => exit,
             why = self.failed() => Exit::Failed(why),
         }
     }

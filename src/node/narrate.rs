@@ -60,7 +60,8 @@ fn name(view: &View, id: MemberId) -> String {
 fn tell(last: Option<&Scene>, now: &Scene, view: &View, me: MemberId, policy: ElectionPolicy) -> Vec<String> {
     let mut lines = Vec::new();
     let was_leader = last.is_some_and(|last| last.role == Role::Leader);
-    let term_began = last.is_none_or(|last| last.term != now.term) && now.term > 0;
+    // What a restart reads back from the disk is no news.
+    let term_began = last.is_some_and(|last| last.term != now.term);
     let had_leader = last.and_then(|last| last.leader);
     if was_leader && now.role != Role::Leader {
         lines.push(match now.leader {

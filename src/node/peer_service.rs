@@ -62,22 +62,21 @@ impl Shared {
         match self.runs.judge(from, run) {
             Verdict::Known => Ok(()),
             Verdict::Copy { known } => Err(copied(from, run, known)),
-            Verdict::Newer { previous } => {
-                if let Some(previous) = previous
-                    && self.still_answers(running, from, previous).await
-                {
-                    return Err(copied(from, run, previous));
+            Verdict::Newer => {
+                if let Some(other) = self.other_run(running, from, run).await {
+                    return Err(copied(from, run, other));
                 }
                 self.runs.accept(from, run).map_err(|error| Status::internal(error.to_string()))
             }
         }
     }
 
-    /// The member's previous run is alive at the address where the member belongs.
-    async fn still_answers(&self, running: &Running, member: MemberId, previous: pb::Run) -> bool {
-        let Some(peer) = running.consensus.peer(member) else { return false };
-        let hello = hello::ask(&self.world.net, &peer.url(), self.introduction()).await;
-        hello.is_some_and(|hello| hello.member == Some(member) && hello.run == previous)
+    /// Another run of the member's directory that is alive at the address where the
+    /// member belongs.
+    async fn other_run(&self, running: &Running, member: MemberId, run: pb::Run) -> Option<pb::Run> {
+        let peer = running.consensus.peer(member)?;
+        let hello = hello::ask(&self.world.net, &peer.url(), self.introduction()).await?;
+        (hello.member == Some(member) && hello.run != run).then_some(hello.run)
     }
 }
 

@@ -1,6 +1,7 @@
 //! When the store may be read: linearizable reads by ReadIndex, on any node; local ones
 //! once what was applied before a restart is applied again.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use super::{Node, Running, Shared};
 /// Local reads after a restart wait so long for recovery; then they are served all the
 /// same and say that they may be older.
 pub const RECOVERY_WAIT: Duration = Duration::from_secs(2);
+/// How often a starting node looks whether it runs.
+const POLL: Duration = Duration::from_millis(5);
 /// One round with a quorum. Rounds that fail are not repeated: the client decides.
 const ROUND_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -114,7 +117,12 @@ impl Node {
         let deadline = Instant::now() + timeout;
         match (consistency, self.shared.running()) {
             (Consistency::Linearizable, _) => self.shared.linearize(deadline).await?,
-            (Consistency::Local, None) => {}
+            // A log that is not read back yet, or an empty directory: what was shown before
+            // is not here.
+            (Consistency::Local, None) => {
+                let running = self.shared.wait_until_running(deadline).await?;
+                wait_for_recovery(&running, deadline).await;
+            }
             (Consistency::Local, Some(running)) => wait_for_recovery(&running, deadline).await,
         }
         if let Some(revision) = min_revision
@@ -136,6 +144,16 @@ async fn wait_for_recovery(running: &Running, deadline: Instant) {
 }
 
 impl Shared {
+    async fn wait_until_running(&self, deadline: Instant) -> Result<Arc<Running>> {
+        let until = deadline.min(Instant::now() + RECOVERY_WAIT);
+        loop {
+            match self.require_running() {
+                Err(_) if Instant::now() < until => tokio::time::sleep(POLL).await,
+                result => return result,
+            }
+        }
+    }
+
     async fn linearize(&self, deadline: Instant) -> Result<()> {
         let running = self.require_running()?;
         let timed_out = |why: &str| Error::ReadTimeout { why: why.to_owned() };

@@ -23,8 +23,8 @@ pub struct Runs {
 pub enum Verdict {
     /// The run that we know.
     Known,
-    /// A newer run: to be accepted when the previous one, if any, is gone.
-    Newer { previous: Option<Run> },
+    /// A run that we do not know yet: to be accepted when no other one is alive.
+    Newer,
     /// A copy of the directory, or the original of a copy that took over.
     Copy { known: Run },
 }
@@ -39,9 +39,9 @@ impl Runs {
 
     pub fn judge(&self, member: MemberId, run: Run) -> Verdict {
         match self.known.lock().get(&member) {
-            None => Verdict::Newer { previous: None },
+            None => Verdict::Newer,
             Some(known) if *known == run => Verdict::Known,
-            Some(known) if run.starts > known.starts => Verdict::Newer { previous: Some(*known) },
+            Some(known) if run.starts > known.starts => Verdict::Newer,
             Some(known) => Verdict::Copy { known: *known },
         }
     }

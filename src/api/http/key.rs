@@ -85,7 +85,8 @@ pub async fn put(node: &Node, parts: &Parts, body: Body) -> ApiResult {
     let precondition = conditions::precondition(&parts.headers)?;
     let body = body::read(&parts.headers, body).await?;
     let sent = Sent::parse(reply::has_type(&parts.headers, OCTETS), &body)?;
-    let put = Put { key: Bytes::copy_from_slice(key.as_bytes()), value: sent.bytes(&body), lease: 0 };
+    let key_bytes = Bytes::copy_from_slice(key.as_bytes());
+    let put = Put { key: key_bytes, value: sent.bytes(&body), ..Default::default() };
     let ack = effective_ack(params.ack.unwrap_or(node.config().ack), precondition.is_some());
     let command = Command { op: Some(Op::Put(put)), precondition };
     let written = write(node, parts, &params, command, ack).await?;
@@ -98,7 +99,7 @@ pub async fn delete(node: &Node, parts: &Parts) -> ApiResult {
     let key = key_in(parts.uri.path())?;
     let params = query::parse(parts.uri.query(), WRITE_PARAMS)?;
     let precondition = conditions::precondition(&parts.headers)?;
-    let delete = Delete { key: Bytes::copy_from_slice(key.as_bytes()), range_end: Bytes::new() };
+    let delete = Delete { key: Bytes::copy_from_slice(key.as_bytes()), ..Default::default() };
     // Whether there was something to delete is only known once it is applied.
     let ack = effective_ack(params.ack.unwrap_or(node.config().ack), true);
     let command = Command { op: Some(Op::Delete(delete)), precondition };
@@ -208,10 +209,10 @@ fn put_reply(key: &str, sent: &Sent<'_>, written: &Written, ack: Ack) -> ApiResu
     match &written.reply {
         // At `ack=leader` nothing is applied yet, so there is no revision to tell.
         None => {}
-        Some(Reply::Put { revision, previous }) => {
+        Some(Reply::Put { revision, create_revision, version, .. }) => {
             body.revision = Some(*revision);
-            body.create_revision = Some(previous.as_ref().map_or(*revision, |kv| kv.create_revision));
-            body.version = Some(previous.as_ref().map_or(1, |kv| kv.version + 1));
+            body.create_revision = Some(*create_revision);
+            body.version = Some(*version);
         }
         Some(other) => return Err(refusal(key, other)),
     }
@@ -225,7 +226,7 @@ fn put_reply(key: &str, sent: &Sent<'_>, written: &Written, ack: Ack) -> ApiResu
 
 fn delete_reply(key: &str, written: &Written, ack: Ack) -> ApiResult {
     match &written.reply {
-        Some(Reply::Deleted { previous, .. }) if previous.is_empty() => Err(ApiError::key_not_found(key)),
+        Some(Reply::Deleted { deleted: 0, .. }) => Err(ApiError::key_not_found(key)),
         Some(Reply::Deleted { revision, .. }) => {
             let body = WriteReply { revision: Some(*revision), ..WriteReply::new(key, written, ack) };
             Ok(reply::json(StatusCode::OK, &body))

@@ -77,8 +77,12 @@ fn put(body: &'static str, raw: bool, reply: Option<Reply>) -> ApiResult {
 
 #[tokio::test]
 async fn the_chapters_write() {
-    let response =
-        put(" \"Alice\" ", false, Some(Reply::Put { revision: 5, previous: None })).expect("written");
+    let response = put(
+        " \"Alice\" ",
+        false,
+        Some(Reply::Put { revision: 5, create_revision: 5, version: 1, previous: None }),
+    )
+    .expect("written");
     assert_eq!(response.headers()[header::ETAG], "\"5\"");
     let expected = json!({
         "success": true, "key": "name", "value": "Alice", "leaderId": "node-1", "ack": "quorum",
@@ -96,7 +100,7 @@ async fn a_write_acknowledged_by_the_leader_alone_has_no_revision() {
 
 #[tokio::test]
 async fn replacing_goes_on_counting_and_raw_is_not_echoed() {
-    let reply = Reply::Put { revision: 9, previous: Some(found(b"1")) };
+    let reply = Reply::Put { revision: 9, create_revision: 2, version: 4, previous: None };
     let body = body_of(put("not json", true, Some(reply)).expect("written")).await;
     assert_eq!(
         (&body["createRevision"], &body["version"], &body["bytes"]),
@@ -118,11 +122,11 @@ fn failed_conditions_and_bad_bodies() {
 
 #[tokio::test]
 async fn deleting() {
-    let deleted = |previous| Some(Reply::Deleted { revision: 8, previous });
-    let done = delete_reply("a", &written(deleted(vec![found(b"1")])), Ack::Quorum).expect("deleted");
+    let deleted = |deleted| Some(Reply::Deleted { revision: 8, deleted, previous: Vec::new() });
+    let done = delete_reply("a", &written(deleted(1)), Ack::Quorum).expect("deleted");
     let expected = json!({"success": true, "key": "a", "leaderId": "node-1", "ack": "quorum", "revision": 8});
     assert_eq!(body_of(done).await, expected);
-    let nothing = delete_reply("a", &written(deleted(Vec::new())), Ack::Quorum).expect_err("nothing there");
+    let nothing = delete_reply("a", &written(deleted(0)), Ack::Quorum).expect_err("nothing there");
     let body: Value = body_of(nothing.into_response(true, false)).await;
     assert_eq!((&body["error"], &body["key"]), (&json!("Key not found"), &json!("a")));
 }

@@ -17,6 +17,8 @@ pub struct Me {
     pub recorded: Option<FoundingSet>,
     /// Sets that it has given up for good.
     pub refused: BTreeSet<ClusterId>,
+    /// Whom it had found before this round of questions began.
+    pub known_before: BTreeSet<Incarnation>,
     /// The address of a node without peers.
     pub own_url: String,
 }
@@ -235,8 +237,20 @@ fn agree(me: &Me, set: FoundingSet, answered: &[(&str, &Answer)]) -> Step {
         Some(recorded) if me.refused.contains(&set.cluster()) => {
             Step::Wait(format!("waiting: the founding set of cluster {} was given up", recorded.cluster()))
         }
+        // A new incarnation came up within this very round: the others' answers may be
+        // from before its former self died, when they might have begun together. Only
+        // what they say from now on counts.
+        Some(recorded) if came_up_just_now(me, recorded, &set) => {
+            Step::Wait("a founder came back with an empty directory; asking everybody again".to_owned())
+        }
         Some(recorded) => Step::Record { refuse: Some(recorded.cluster()), set },
     }
+}
+
+fn came_up_just_now(me: &Me, recorded: &FoundingSet, set: &FoundingSet) -> bool {
+    let new =
+        set.iter().map(|founder| founder.incarnation).filter(|incarnation| !recorded.names(*incarnation));
+    new.into_iter().any(|incarnation| !me.known_before.contains(&incarnation))
 }
 
 /// For a begun node whose log holds nothing but the seed: true when its set can neither

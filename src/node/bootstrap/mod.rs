@@ -9,7 +9,7 @@
 //!
 //! A node that has written a set down but not begun may replace it only when all
 //! answer, none has begun and a founder shows a new incarnation (its directory was
-//! wiped); from then on it refuses the old set, durably. A node that had already begun
+//! wiped), twice in a row; from then on it refuses the old set, durably. A node that had already begun
 //! the old one learns from the refusals that it can never have a majority, and starts
 //! afresh (`abandon`). A node whose name a begun cluster knows under another
 //! incarnation asks to be let back in (`node::rejoin`).

@@ -1,5 +1,6 @@
 //! Asks the peers, decides, acts, until this directory holds a cluster's log.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use futures::future::join_all;
 
 use crate::consensus;
 use crate::storage::log::Vote;
-use crate::types::{ClusterId, MemberId};
+use crate::types::{ClusterId, Incarnation, MemberId};
 
 use super::super::hello::{self, Hello};
 use super::super::identity::{Membership, Origin};
@@ -54,7 +55,7 @@ fn answers(hellos: &[(String, Option<Hello>)]) -> Vec<(String, Option<super::dec
     hellos.iter().map(answer).collect()
 }
 
-fn me(shared: &Shared) -> Me {
+fn me(shared: &Shared, known_before: BTreeSet<Incarnation>) -> Me {
     let identity = shared.identity.lock();
     Me {
         name: identity.name.clone(),
@@ -62,6 +63,7 @@ fn me(shared: &Shared) -> Me {
         advertise: shared.config.advertise_url.clone(),
         recorded: identity.founders().cloned(),
         refused: identity.refused.clone(),
+        known_before,
         own_url: shared.own_url(),
     }
 }
@@ -93,8 +95,9 @@ pub(crate) async fn find_cluster(shared: &Shared) -> Result<(ClusterId, MemberId
         if let Some(begun) = shared.identity.lock().begun() {
             return Ok(begun);
         }
+        let known_before = shared.acquaintances.lock().iter().map(|known| known.incarnation).collect();
         let hellos = ask_all(shared).await;
-        match decide(&me(shared), &answers(&hellos)) {
+        match decide(&me(shared, known_before), &answers(&hellos)) {
             Step::Wait(why) => patience.wait(shared, why).await,
             Step::Record { set, refuse } => record(shared, set, refuse).map_err(Exit::failed)?,
             Step::Begin => begin(shared).await.map_err(Exit::failed)?,
@@ -150,27 +153,26 @@ async fn settle_in(shared: &Shared, cluster: ClusterId, member: MemberId) -> io:
     identity.save(shared.world.disk.as_ref())
 }
 
-/// Watches over a begun founder while no leader is heard: returns when its cluster can
-/// never have a majority and nothing was ever done under it.
-pub(crate) async fn watch_for_abandonment(shared: &Shared) -> Exit {
+/// Watches over a begun node: at its start until every peer has answered once, later
+/// whenever no leader is heard. Returns when its peers belong to another cluster, or
+/// when its own can never have a majority and nothing was ever done under it.
+pub(crate) async fn watch_over(shared: &Shared) -> Exit {
+    let mut all_answered = false;
     loop {
         tokio::time::sleep(SLOW_ROUND).await;
         let Some(running) = shared.running() else { continue };
-        let identity = shared.identity.lock().clone();
-        let Membership::Begun { origin: Origin::Founder(set), .. } = &identity.membership else {
-            return std::future::pending().await;
-        };
-        if running.consensus.standing().0.leader.is_some() {
+        if all_answered && running.consensus.standing().0.leader.is_some() {
             continue;
         }
+        let membership = shared.identity.lock().membership.clone();
         let hellos = ask_all(shared).await;
-        if let Some(why) =
-            another_cluster(&running.consensus.membership_message(), &identity.membership, &hellos)
-        {
+        all_answered |= hellos.iter().all(|(_, hello)| hello.is_some());
+        if let Some(why) = another_cluster(running.cluster, &hellos) {
             return Exit::Failed(why);
         }
+        let Membership::Begun { origin: Origin::Founder(set), .. } = membership else { continue };
         let seed_only = shared.log.last_id().is_some_and(|last| last.index == 0);
-        if seed_only && must_abandon(&me(shared), set, &answers(&hellos)) {
+        if seed_only && must_abandon(&me(shared, BTreeSet::new()), &set, &answers(&hellos)) {
             tracing::warn!(
                 "cluster {} can never have a majority: founders gave it up. Starting afresh",
                 set.cluster()
@@ -187,24 +189,26 @@ fn abandon(shared: &Shared, cluster: ClusterId) -> io::Result<()> {
     identity.save(shared.world.disk.as_ref())
 }
 
-/// A peer URL that leads to a living member of another cluster.
-fn another_cluster(
-    membership: &crate::proto::log::Membership,
-    mine: &Membership,
-    hellos: &[(String, Option<Hello>)],
-) -> Option<String> {
-    let Membership::Begun { cluster, .. } = mine else { return None };
-    let ours = |name: &str| membership.members.iter().any(|member| member.name == name);
-    hellos.iter().find_map(|(url, hello)| {
-        let answer = &hello.as_ref()?.answer;
-        let theirs = answer.begun.as_ref().filter(|begun| begun.cluster != *cluster)?;
-        // A founder of the same name that began another set may yet abandon it.
-        let settled = hello.as_ref()?.leader.is_some();
-        (settled || !ours(answer.name.as_str())).then(|| {
-            format!(
-                "this directory belongs to cluster {cluster}, but {url} is {} of cluster {}: point PEERS at this node's own cluster, or start with an empty DATA_DIR to join that one",
-                answer.name, theirs.cluster
-            )
-        })
-    })
+/// True of a node on the wrong directory, or with the wrong PEERS: most of its peer URLs
+/// lead to members of another, living cluster. A single such peer is the one at fault.
+fn another_cluster(cluster: ClusterId, hellos: &[(String, Option<Hello>)]) -> Option<String> {
+    let foreign = hellos.iter().filter_map(|(url, hello)| {
+        let hello = hello.as_ref()?;
+        let theirs = hello.answer.begun.as_ref()?.cluster;
+        // Without a leader it may be a founding set that is about to be abandoned.
+        (theirs != cluster && hello.leader.is_some()).then_some((url, hello, theirs))
+    });
+    let foreign: Vec<_> = foreign.collect();
+    let (url, hello, theirs) = foreign.first()?;
+    if foreign.len() * 2 <= hellos.len() {
+        tracing::warn!(
+            "{url} is {} of another cluster, {theirs}: check its DATA_DIR and PEERS",
+            hello.answer.name
+        );
+        return None;
+    }
+    Some(format!(
+        "this directory belongs to cluster {cluster}, but {url} is {} of cluster {theirs}: point PEERS at this node's own cluster, or start with an empty DATA_DIR to join that one",
+        hello.answer.name
+    ))
 }

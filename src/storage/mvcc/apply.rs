@@ -37,9 +37,7 @@ impl State {
         let condition = command.precondition.as_ref();
         match &command.op {
             Some(Op::Put(put)) => self.put(put, condition),
-            Some(Op::Delete(delete)) if delete.range_end.is_empty() => {
-                self.delete_key(&delete.key, condition)
-            }
+            Some(Op::Delete(delete)) if delete.range_end.is_empty() => self.delete_key(delete, condition),
             Some(Op::Delete(_) | Op::Compact(_)) if condition.is_some() => {
                 Ok(refused("a precondition needs a command on one key"))
             }
@@ -63,7 +61,8 @@ impl State {
             Ok(updated) => updated,
             Err(reply) => return Ok(reply),
         };
-        let previous = latest.map(|latest| self.key_value(latest.id)).transpose()?;
+        let asked = latest.filter(|_| put.prev_kv);
+        let previous = asked.map(|latest| self.key_value(latest.id)).transpose()?;
         let row = Row {
             previous: latest.map(|latest| latest.id),
             key: put.key.clone(),
@@ -74,38 +73,42 @@ impl State {
         };
         self.tail.push(id, row);
         self.revision = revision;
-        Ok(Reply::Put { revision, previous })
+        Ok(Reply::Put { revision, create_revision: next.create_revision, version: next.version, previous })
     }
 
-    fn delete_key(&mut self, key: &Bytes, condition: Option<&Precondition>) -> io::Result<Reply> {
-        let latest = self.index.latest(key);
+    fn delete_key(&mut self, delete: &Delete, condition: Option<&Precondition>) -> io::Result<Reply> {
+        let latest = self.index.latest(&delete.key);
         if let Err(reply) = check_precondition(self.revision, latest, condition) {
             return Ok(reply);
         }
-        self.delete_rows(latest.map(|latest| latest.id).into_iter().collect())
+        let row = latest.map(|latest| (delete.key.clone(), latest.id));
+        self.delete_rows(row.into_iter().collect(), delete.prev_kv)
     }
 
     fn delete_range(&mut self, delete: &Delete) -> io::Result<Reply> {
         let range = KeyRange::of_request(&delete.key, &delete.range_end);
-        let rows = self.index.range(&range).filter_map(|(_, history)| history.find(None)).collect();
-        self.delete_rows(rows)
+        let rows = self.index.range(&range);
+        let live = rows.filter_map(|(key, history)| Some((Bytes::copy_from_slice(key), history.find(None)?)));
+        let live = live.collect();
+        self.delete_rows(live, delete.prev_kv)
     }
 
     /// Writes tombstones over live rows: one revision, a sub-number for each.
-    fn delete_rows(&mut self, rows: Vec<RowId>) -> io::Result<Reply> {
-        let read = rows.iter().map(|&id| self.key_value(id));
-        let previous = read.collect::<io::Result<Vec<KeyValue>>>()?;
-        if previous.is_empty() {
-            return Ok(Reply::Deleted { revision: self.revision, previous });
+    fn delete_rows(&mut self, rows: Vec<(Bytes, RowId)>, prev_kv: bool) -> io::Result<Reply> {
+        let asked = rows.iter().filter(|_| prev_kv);
+        let previous = asked.map(|(_, id)| self.key_value(*id)).collect::<io::Result<Vec<KeyValue>>>()?;
+        let deleted = rows.len() as u64;
+        if rows.is_empty() {
+            return Ok(Reply::Deleted { revision: self.revision, deleted, previous });
         }
         self.revision += 1;
-        for (sub, (old, old_id)) in previous.iter().zip(rows).enumerate() {
+        for (sub, (key, old_id)) in rows.into_iter().enumerate() {
             let sub = u32::try_from(sub).map_err(|_| invalid("one delete of more than 2^32 keys"))?;
             let id = RowId { revision: self.revision, sub };
-            self.index.record(&old.key, Latest { id, create_revision: 0, version: 0 });
-            self.tail.push(id, Row::tombstone(old.key.clone(), old_id));
+            self.index.record(&key, Latest { id, create_revision: 0, version: 0 });
+            self.tail.push(id, Row::tombstone(key, old_id));
         }
-        Ok(Reply::Deleted { revision: self.revision, previous })
+        Ok(Reply::Deleted { revision: self.revision, deleted, previous })
     }
 
     /// Compacts logically: from now on older revisions cannot be read. The worker removes

@@ -22,11 +22,17 @@ pub struct KeyValue {
 pub enum Reply {
     Put {
         revision: Revision,
+        create_revision: Revision,
+        version: u64,
+        /// Only when the command asked for it.
         previous: Option<KeyValue>,
     },
     /// `revision` is the store's, new only when something was deleted.
     Deleted {
         revision: Revision,
+        /// How many keys.
+        deleted: u64,
+        /// Only when the command asked for them.
         previous: Vec<KeyValue>,
     },
     Compacted {

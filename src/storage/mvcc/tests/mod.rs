@@ -85,12 +85,12 @@ async fn eventually(done: impl Fn() -> bool) {
 }
 
 fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Command {
-    let put = Put { key: key.into(), value: value.into(), lease: 0 };
+    let put = Put { key: key.into(), value: value.into(), lease: 0, prev_kv: true };
     Command { op: Some(Op::Put(put)), precondition: None }
 }
 
 fn delete(key: impl Into<Bytes>, range_end: impl Into<Bytes>) -> Command {
-    let delete = Delete { key: key.into(), range_end: range_end.into() };
+    let delete = Delete { key: key.into(), range_end: range_end.into(), prev_kv: true };
     Command { op: Some(Op::Delete(delete)), precondition: None }
 }
 

@@ -63,8 +63,9 @@ impl Model {
             version: previous.as_ref().map_or(1, |kv| kv.version + 1),
             lease: put.lease,
         };
+        let KeyValue { create_revision, version, .. } = kv;
         self.changes.push((revision, Change::Put(kv)));
-        Reply::Put { revision, previous }
+        Reply::Put { revision, create_revision, version, previous: previous.filter(|_| put.prev_kv) }
     }
 
     fn delete(&mut self, delete: &Delete, state: &BTreeMap<Bytes, KeyValue>) -> Reply {
@@ -79,7 +80,8 @@ impl Model {
         for kv in &previous {
             self.changes.push((revision, Change::Delete { key: kv.key.clone(), revision }));
         }
-        Reply::Deleted { revision, previous }
+        let deleted = previous.len() as u64;
+        Reply::Deleted { revision, deleted, previous: if delete.prev_kv { previous } else { Vec::new() } }
     }
 
     fn compact(&mut self, upto: Revision) -> Reply {

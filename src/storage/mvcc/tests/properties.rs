@@ -29,9 +29,11 @@ fn precondition() -> impl Strategy<Value = Option<Precondition>> {
 fn command() -> impl Strategy<Value = Command> {
     let on_key = prop_oneof![
         4 => (key(), any::<[u8; 2]>(), any::<i64>()).prop_map(|(key, value, lease)| {
-            Op::Put(Put { key, value: Bytes::copy_from_slice(&value), lease })
+            Op::Put(Put { key, value: Bytes::copy_from_slice(&value), lease, prev_kv: lease % 2 == 0 })
         }),
-        2 => key().prop_map(|key| Op::Delete(Delete { key, range_end: Bytes::new() })),
+        2 => (key(), any::<bool>()).prop_map(|(key, prev_kv)| {
+            Op::Delete(Delete { key, range_end: Bytes::new(), prev_kv })
+        }),
     ];
     let range_end = prop_oneof![3 => key(), 1 => Just(Bytes::from_static(&[0]))];
     prop_oneof![
