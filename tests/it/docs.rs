@@ -223,6 +223,38 @@ fn links_lead_somewhere() {
     assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
 }
 
+/// The tests that docs/guarantees.md names exist.
+#[test]
+fn guarantees_name_real_tests() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for dir in ["src", "tests", "crates"] {
+        rust_files(&root.join(dir), &mut files);
+    }
+    let sources: String =
+        files.iter().map(|file| std::fs::read_to_string(file).expect("sources are text")).collect();
+    let page = std::fs::read_to_string(root.join("docs/guarantees.md")).expect("the page is there");
+    let held_by = page.lines().filter_map(|line| line.trim_end_matches([' ', '|']).rsplit_once("| "));
+    // Every second piece between backticks is inside of them; only tests are named there in
+    // words joined by underscores.
+    let names = held_by.flat_map(|(_, names)| names.split('`').skip(1).step_by(2));
+    let tests: Vec<&str> = names.filter(|name| name.contains('_') && !name.contains('/')).collect();
+    assert!(tests.len() > 40, "the page's tables were not understood: {tests:?}");
+    let missing: Vec<&&str> = tests.iter().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+    assert!(missing.is_empty(), "docs/guarantees.md names tests that are gone: {missing:?}");
+}
+
+fn rust_files(dir: &Path, files: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).expect("a directory of the repository") {
+        let path = entry.expect("a readable entry").path();
+        if path.is_dir() && !path.ends_with("target") {
+            rust_files(&path, files);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+}
+
 fn pages(root: &Path) -> Vec<PathBuf> {
     let mut pages = Vec::new();
     for dir in [root.to_owned(), root.join("docs"), root.join("docs/adr")] {
