@@ -3,8 +3,15 @@ FROM rust:1-slim AS builder
 # `--build-arg PROFILE=dev` builds faster and runs slower.
 ARG PROFILE=release
 WORKDIR /src
+# Dependencies first, with nothing to use them: Docker keeps this layer while they stay.
+COPY Cargo.toml Cargo.lock ./
+COPY crates crates
+RUN mkdir src && touch src/lib.rs && echo 'fn main() {}' | tee src/main.rs > build.rs \
+    && cargo build --locked --profile ${PROFILE}
 COPY . .
-RUN cargo install --locked --path . --root /out --profile ${PROFILE}
+# Newer than what was built for want of them.
+RUN touch build.rs src/main.rs src/lib.rs \
+    && cargo install --locked --path . --root /out --profile ${PROFILE}
 
 FROM debian:bookworm-slim
 RUN useradd --uid 10001 --no-create-home bellwether \
