@@ -5,6 +5,7 @@
 //! beside each other. `docs/testing.md` says how to run and reproduce them.
 
 mod bootstrap;
+mod docs;
 mod http_contract;
 mod kill_loop;
 mod leadership;

@@ -1,0 +1,30 @@
+# The commands people repeat; each is one line that works without `just`, too.
+
+# What the README promises: everything but the containers.
+test:
+    cargo test --workspace && cargo test --manifest-path crates/sim/Cargo.toml
+
+# Everything that continuous integration runs.
+ci:
+    .ci/run
+
+# Whole clusters in simulated time.
+sim:
+    cargo test --manifest-path crates/sim/Cargo.toml
+
+# Kill -9 of random nodes under writers, checked for linearizability; about five minutes.
+kill-loop rounds="50":
+    BELLWETHER_KILL_ROUNDS={{rounds}} cargo test --release --test it kill_loop -- --nocapture
+
+# The chapter's walk and its failures in containers.
+containers:
+    tests/containers/run
+
+# A local cluster; Ctrl-C stops it.
+up *flags:
+    cargo run --release -- up {{flags}}
+
+# docs/configuration.md as the code has it, and the API documentation.
+docs:
+    cargo run -- docs > docs/configuration.md
+    cargo doc --workspace --no-deps
