@@ -10,8 +10,8 @@ use bellwether::config::{Config, Settings};
 use bellwether::env::fake_disk::{DiskStats, FakeDisk};
 use bellwether::env::{Workers, World};
 use clap::Parser;
-use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 use tokio::sync::Notify;
 use turmoil::Sim;
 
@@ -24,6 +24,10 @@ const PORT: u16 = 4000;
 const LOG_SEGMENT_BYTES: u64 = 64 * 1024;
 const SNAPSHOT_EVERY_ENTRIES: u64 = 150;
 const LOG_KEEP_ENTRIES: u64 = 50;
+/// What a disk still does after its crash was decided: several batches' worth.
+const MAX_LAST_OPERATIONS: u64 = 24;
+/// An idle disk does nothing; the power goes after this time all the same.
+const MAX_AGONY: Duration = Duration::from_millis(300);
 /// Keeps the disks' draws apart from all others made from the same seed.
 const DISK_SALT: u64 = 0xd15c;
 
@@ -58,12 +62,23 @@ enum Power {
     Stopping,
 }
 
+/// A machine whose power goes as soon as its disk has done what is granted to it.
+#[derive(Clone, Copy)]
+struct Doom {
+    /// The moment at which it goes in any case.
+    at_latest: Duration,
+    /// The disk is lost, too.
+    wipe: bool,
+    /// Started again that long afterwards, rather than by the plan.
+    down_for: Option<Duration>,
+}
+
 pub struct Cluster<'a> {
     pub sim: Sim<'a>,
     machines: Vec<Rc<Machine>>,
     power: [Power; NODES],
     rng: SmallRng,
-    power_cut: Option<PowerCut>,
+    dooms: [Option<Doom>; NODES],
     restart_at: Option<Duration>,
     /// Statistics of disks that were wiped.
     lost_disks: Vec<DiskStats>,
@@ -112,19 +127,21 @@ impl<'a> Cluster<'a> {
             let machine = machine.clone();
             sim.host(host(node), move || machine.clone().run());
         }
-        if let Some(cut) = plan.power_cut {
-            machines[cut.node].disk.borrow().stop_after(cut.after_operations);
-        }
-        Self {
+        let mut cluster = Self {
             sim,
             machines,
             power: [Power::On; NODES],
             rng: SmallRng::seed_from_u64(plan.seed ^ DISK_SALT),
-            power_cut: plan.power_cut,
+            dooms: [None; NODES],
             restart_at: None,
             lost_disks: Vec::new(),
             fired: BTreeMap::new(),
+        };
+        if let Some(PowerCut { node, after_operations, wipe, down_for }) = plan.power_cut {
+            let doom = Doom { at_latest: Duration::MAX, wipe, down_for: Some(down_for) };
+            cluster.doom(node, after_operations, doom);
         }
+        cluster
     }
 
     pub fn strike(&mut self, fault: Fault) {
@@ -134,10 +151,13 @@ impl<'a> Cluster<'a> {
             Fault::Mute(whom) => self.cut_off(whom, "mute", |sim, a, b| sim.partition_oneway(a, b)),
             Fault::Hold(whom) => self.cut_off(whom, "hold", |sim, a, b| sim.hold(a, b)),
             Fault::Heal => self.heal(),
-            Fault::Crash(whom) => self.each_running(whom, "crash", |me, node| me.crash(node, false)),
-            Fault::Wipe(whom) => self.each_running(whom, "wipe", |me, node| me.crash(node, true)),
+            Fault::Crash(whom) => self.each_running(whom, "crash", |me, node| me.crash_soon(node, false)),
+            Fault::Wipe(whom) => self.each_running(whom, "wipe", |me, node| me.crash_soon(node, true)),
             Fault::Stop(whom) => self.each_running(whom, "stop", Self::terminate),
             Fault::Restart => self.restart(),
+            Fault::Lie(whom) => self.each_running(whom, "lie", |me, node| {
+                me.machines[node].disk.borrow().ignore_syncs(true);
+            }),
             Fault::Skew(whom, ms) => {
                 self.each_running(whom, "skew", |me, node| me.machines[node].clock.set_skew_ms(ms));
             }
@@ -190,9 +210,25 @@ impl<'a> Cluster<'a> {
         self.count("heal");
     }
 
+    /// Between two turns of the hosts every batch is written and synced; so that the
+    /// power also goes in the middle of one, the disk may do a few things more.
+    fn crash_soon(&mut self, node: usize, wipe: bool) {
+        let operations = self.rng.random_range(0..MAX_LAST_OPERATIONS);
+        let at_latest = self.sim.elapsed() + MAX_AGONY;
+        match operations {
+            0 => self.crash(node, wipe),
+            _ => self.doom(node, operations, Doom { at_latest, wipe, down_for: None }),
+        }
+    }
+
+    fn doom(&mut self, node: usize, operations: u64, doom: Doom) {
+        self.machines[node].disk.borrow().stop_after(operations);
+        self.dooms[node] = Some(doom);
+    }
+
     /// The disk first: nothing may be written while the process is dropped.
     fn crash(&mut self, node: usize, wipe: bool) {
-        let machine = &self.machines[node];
+        let machine = self.machines[node].clone();
         machine.disk.borrow().crash(&mut self.rng);
         self.sim.crash(host(node));
         self.power[node] = Power::Off;
@@ -232,14 +268,17 @@ impl<'a> Cluster<'a> {
     }
 
     fn cut_power_if_due(&mut self) {
-        let Some(cut) = self.power_cut else { return };
-        let stopped = self.machines[cut.node].disk.borrow().stopped();
-        if stopped {
-            self.power_cut = None;
-            trace::event(|| format!("FAULT power cut {}", host(cut.node)));
-            self.count("power cut");
-            self.crash(cut.node, cut.wipe);
-            self.restart_at = Some(self.sim.elapsed() + cut.down_for);
+        let now = self.sim.elapsed();
+        for node in 0..NODES {
+            let Some(doom) = self.dooms[node] else { continue };
+            let stopped = self.machines[node].disk.borrow().stopped();
+            if stopped || doom.at_latest <= now {
+                trace::event(|| format!("the power of {} goes", host(node)));
+                self.count(if stopped { "power cut at a step" } else { "power cut between steps" });
+                self.dooms[node] = None;
+                self.crash(node, doom.wipe);
+                self.restart_at = doom.down_for.map(|down_for| now + down_for).or(self.restart_at);
+            }
         }
     }
 

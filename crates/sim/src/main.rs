@@ -31,6 +31,8 @@ struct Arguments {
 enum Scenario {
     /// Random faults under a random workload (the default)
     Campaign,
+    /// A campaign on disks that report syncs they do not make: it should fail
+    LyingDisks,
     /// A disturbed first start
     Founding {
         #[arg(long, value_enum)]
@@ -54,6 +56,7 @@ impl Scenario {
     fn plan(&self, seed: u64, length: Duration) -> Plan {
         match *self {
             Scenario::Campaign => plan::campaign(seed, length),
+            Scenario::LyingDisks => plan::lying_campaign(seed, length),
             Scenario::Founding { kind } => plan::founding(seed, kind),
             Scenario::PowerCut { node, after, wipe } => plan::founding_power_cut(seed, node, after, wipe),
         }

@@ -37,7 +37,7 @@ pub enum Fault {
     /// Messages to and from them wait until [`Fault::Heal`].
     Hold(Whom),
     Heal,
-    /// The power goes: disk first, then the process.
+    /// The power goes, at once or in the middle of the next writes.
     Crash(Whom),
     /// A crash, and an empty disk for the next start.
     Wipe(Whom),
@@ -47,6 +47,9 @@ pub enum Fault {
     Restart,
     /// Wall clocks jump; nothing may depend on them.
     Skew(Whom, i64),
+    /// From now on disks report syncs that they do not make. No history survives that:
+    /// it is there to see whether the verdict notices.
+    Lie(Whom),
 }
 
 /// The power of one node goes at an exact step of its disk.
@@ -108,6 +111,14 @@ pub fn campaign(seed: u64, length: Duration) -> Plan {
     plan
 }
 
+/// A campaign on disks that begin to lie when the cluster is founded.
+pub fn lying_campaign(seed: u64, length: Duration) -> Plan {
+    let mut plan = campaign(seed, length);
+    plan.scenario = "lying-disks".to_owned();
+    plan.faults.insert(NODES, (QUIET_START, Fault::Lie(Whom::All)));
+    plan
+}
+
 fn random_fault(rng: &mut SmallRng, may_wipe: &mut bool) -> Fault {
     match rng.random_range(0..100) {
         0..16 => Fault::Partition(one(rng)),
@@ -116,13 +127,13 @@ fn random_fault(rng: &mut SmallRng, may_wipe: &mut bool) -> Fault {
         32..54 => Fault::Heal,
         54..58 => Fault::Crash(Whom::All),
         58..68 => Fault::Crash(one(rng)),
-        68..73 => Fault::Stop(one(rng)),
+        68..72 => Fault::Stop(one(rng)),
         // Once a history: two of three that lost their disks are beyond mending.
-        73..78 if *may_wipe => {
+        72..76 if *may_wipe => {
             *may_wipe = false;
             Fault::Wipe(one(rng))
         }
-        73..80 => Fault::Skew(one(rng), rng.random_range(-MAX_SKEW_MS..MAX_SKEW_MS)),
+        72..78 => Fault::Skew(one(rng), rng.random_range(-MAX_SKEW_MS..MAX_SKEW_MS)),
         _ => Fault::Restart,
     }
 }
