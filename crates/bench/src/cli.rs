@@ -104,11 +104,11 @@ struct TargetArgs {
     etcd: Vec<String>,
 
     /// With --http: how values are sent
-    #[arg(long, value_enum, default_value_t, requires = "http")]
+    #[arg(long, value_enum, default_value_t, conflicts_with = "etcd")]
     body: Body,
 
     /// With --etcd: connections that the clients share [default: one each]
-    #[arg(long, requires = "etcd", value_name = "N")]
+    #[arg(long, conflicts_with = "http", value_name = "N")]
     connections: Option<usize>,
 }
 

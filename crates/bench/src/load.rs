@@ -21,6 +21,7 @@ use serde::Serialize;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep};
 
+use crate::probe::latencies;
 use crate::probe::process::CpuTime;
 use crate::target::{Freshness, Route, Session, Target};
 
@@ -31,8 +32,6 @@ const VALUES: usize = 64;
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
 /// How often the progress bar moves.
 const PROGRESS_STEP: Duration = Duration::from_millis(200);
-/// Of latencies: three digits are exact, and the histogram stays at some ten KiB.
-const SIGNIFICANT_DIGITS: u8 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -133,7 +132,7 @@ impl Tally {
     fn new() -> Result<Rc<Self>> {
         Ok(Rc::new(Self {
             phase: Cell::new(Phase::Warmup),
-            latencies: RefCell::new(Histogram::new(SIGNIFICANT_DIGITS).context("a histogram")?),
+            latencies: RefCell::new(latencies()?),
             errors: Cell::new(0),
             missing: Cell::new(0),
             first_error: RefCell::new(None),

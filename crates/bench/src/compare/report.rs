@@ -104,12 +104,13 @@ fn latencies() -> Vec<Row> {
 }
 
 fn rest(page: &Page) -> Vec<Row> {
+    let keys = number(Some(page.keys as f64), 0);
     vec![
         row("kill -9 of the leader to the next accepted write, s", Figure::Failover, 2),
         row("start of three servers to the first accepted write, s", Figure::StartToWrite, 2),
         row("`bellwether up` to the first accepted write, s", Figure::UpToWrite, 2),
         row("memory of one idle node (the largest), MiB", Figure::MemoryIdle, 1),
-        row(format!("memory of one node with {} keys, MiB", page.keys), Figure::MemoryFilled, 1),
+        row(format!("memory of one node with {keys} keys, MiB"), Figure::MemoryFilled, 1),
         row("processor use of three idle nodes, cores", Figure::IdleCpu, 3),
         row("the load generator's own, s per 1,000 writes, 64 clients", CLIENT_CPU, 3),
     ]

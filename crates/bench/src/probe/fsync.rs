@@ -13,6 +13,8 @@ use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::latencies;
+
 /// About one 256-byte value with its frame.
 const RECORD_BYTES: usize = 512;
 /// Large enough to move on for a while, small enough to be made in no time.
@@ -36,10 +38,10 @@ pub fn probe(dir: &Path, writers: usize, window: Duration) -> Result<Fsync> {
         files.push(Scratch::make(dir, number)?);
     }
     let began = Instant::now();
-    let latencies = std::thread::scope(|scope| -> Result<Histogram<u64>> {
+    let took = std::thread::scope(|scope| -> Result<Histogram<u64>> {
         let threads: Vec<_> =
             files.iter().map(|scratch| scope.spawn(move || sync_often(&scratch.file, window))).collect();
-        let mut all = Histogram::new(3).context("a histogram")?;
+        let mut all = latencies()?;
         for thread in threads {
             let one = thread.join().map_err(|_| anyhow::anyhow!("a writer panicked"))??;
             all.add(one).context("equal histograms")?;
@@ -48,14 +50,14 @@ pub fn probe(dir: &Path, writers: usize, window: Duration) -> Result<Fsync> {
     })?;
     Ok(Fsync {
         writers,
-        per_second: latencies.len() as f64 / began.elapsed().as_secs_f64(),
-        p50_us: latencies.value_at_quantile(0.5),
-        p99_us: latencies.value_at_quantile(0.99),
+        per_second: took.len() as f64 / began.elapsed().as_secs_f64(),
+        p50_us: took.value_at_quantile(0.5),
+        p99_us: took.value_at_quantile(0.99),
     })
 }
 
 fn sync_often(file: &File, window: Duration) -> Result<Histogram<u64>> {
-    let mut latencies = Histogram::new(3).context("a histogram")?;
+    let mut took = latencies()?;
     let record = [0x5a; RECORD_BYTES];
     let until = Instant::now() + window;
     let mut offset = 0;
@@ -63,10 +65,10 @@ fn sync_often(file: &File, window: Duration) -> Result<Histogram<u64>> {
         let began = Instant::now();
         file.write_all_at(&record, offset)?;
         file.sync_data()?;
-        latencies.saturating_record(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX).max(1));
+        took.saturating_record(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX).max(1));
         offset = (offset + RECORD_BYTES as u64) % FILE_BYTES as u64;
     }
-    Ok(latencies)
+    Ok(took)
 }
 
 /// A file that is removed when it goes out of scope.
