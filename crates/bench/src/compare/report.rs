@@ -205,9 +205,9 @@ fn method(page: &Page) -> String {
         differed by up to {ours_spread}% (Bellwether) and {theirs_spread}% (etcd).\n\
         - One closed-loop generator for both: a client sends, waits for the answer, sends again. Values of 256 \
         bytes, keys drawn evenly from {keys}. It shares the cores with the servers.\n\
-        - Bellwether over HTTP/1.1 with JSON values, one connection a client. etcd over gRPC; of one \
-        connection a client and {few} for all, the faster counts: 64 clients {a}/s and {b}/s, 256 clients \
-        {c}/s and {d}/s.\n\
+        - Bellwether over HTTP/1.1 with JSON values, one connection a client. etcd over gRPC, \
+        {few} connections for all clients; writes also with one a client, and the faster counts: 64 clients \
+        {a}/s and {b}/s, 256 clients {c}/s and {d}/s.\n\
         - Writes and the mix go to the leader, reads to all nodes. A write is acknowledged when a majority \
         has it on disk (both systems' default).\n\
         - Processor time is user and system time from `/proc/<pid>/stat`, memory `VmRSS`.\n\
