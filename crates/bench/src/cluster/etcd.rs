@@ -1,0 +1,42 @@
+//! etcd, with its defaults: only names, addresses and the directory are set.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::{Cluster, NODES, Spec, empty, ports};
+
+/// Three members, not started yet.
+pub fn cluster(program: &Path, dir: &Path) -> Result<Cluster> {
+    empty(dir)?;
+    let ports = ports::free(2 * NODES)?;
+    let (client, peer) = ports.split_at(NODES);
+    let url = |port: u16| format!("http://127.0.0.1:{port}");
+    let name = |index: usize| format!("etcd-{}", index + 1);
+    let members: Vec<String> =
+        (0..NODES).map(|index| format!("{}={}", name(index), url(peer[index]))).collect();
+    let spec = |index: usize| {
+        let data: OsString = dir.join(name(index)).into();
+        let (clients, peers) = (url(client[index]), url(peer[index]));
+        let args: Vec<OsString> = vec![
+            "--name".into(),
+            name(index).into(),
+            "--data-dir".into(),
+            data,
+            "--listen-client-urls".into(),
+            clients.clone().into(),
+            "--advertise-client-urls".into(),
+            clients.clone().into(),
+            "--listen-peer-urls".into(),
+            peers.clone().into(),
+            "--initial-advertise-peer-urls".into(),
+            peers.into(),
+            "--initial-cluster".into(),
+            members.join(",").into(),
+        ];
+        let log = dir.join(format!("{}.log", name(index)));
+        Spec { program: program.to_owned(), args, env: vec![], log, url: clients }
+    };
+    Ok(Cluster::new(dir, (0..NODES).map(spec).collect()))
+}

@@ -1,0 +1,34 @@
+//! `bellwether-bench`: how fast, how costly, and how that compares with etcd.
+//!
+//! Three subcommands, from the bottom up:
+//!
+//! - `fsync` asks what the disk can do, which bounds every durable write ([`probe::fsync`]);
+//! - `load` drives one running cluster, Bellwether or etcd, with closed-loop clients
+//!   ([`load`]) through a [`target`];
+//! - `compare` starts [`cluster`]s of both by turns, loads them with the same generator,
+//!   kills their leaders, weighs their processes ([`probe::process`]), and writes the page of
+//!   ratios ([`compare`]).
+//!
+//! Everything runs on one thread: the generator shares its cores with the servers it
+//! measures, so it has to be small, and says itself what it cost.
+
+mod cli;
+mod cluster;
+mod compare;
+mod load;
+mod probe;
+mod target;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match cli::Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
