@@ -27,4 +27,4 @@ up *flags:
 # docs/configuration.md as the code has it, and the API documentation.
 docs:
     cargo run -- docs > docs/configuration.md
-    cargo doc --workspace --no-deps
+    cargo doc --workspace --no-deps --document-private-items
