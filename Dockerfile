@@ -6,6 +6,7 @@ WORKDIR /src
 # Dependencies first, with nothing to use them: Docker keeps this layer while they stay.
 COPY Cargo.toml Cargo.lock ./
 COPY crates crates
+COPY third_party third_party
 RUN mkdir src && touch src/lib.rs && echo 'fn main() {}' | tee src/main.rs > build.rs \
     && cargo build --locked --profile ${PROFILE}
 COPY . .

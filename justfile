@@ -2,7 +2,7 @@
 
 # What the README promises: everything but the containers.
 test:
-    cargo test --workspace && cargo test --manifest-path crates/sim/Cargo.toml
+    cargo test --workspace && (cd crates/sim && cargo test)
 
 # Everything that continuous integration runs.
 ci:
@@ -10,7 +10,7 @@ ci:
 
 # Whole clusters in simulated time.
 sim:
-    cargo test --manifest-path crates/sim/Cargo.toml
+    cd crates/sim && cargo test
 
 # Kill -9 of random nodes under writers, checked for linearizability; about five minutes.
 kill-loop rounds="50":
@@ -27,4 +27,4 @@ up *flags:
 # docs/configuration.md as the code has it, and the API documentation.
 docs:
     cargo run -- docs > docs/configuration.md
-    cargo doc --workspace --no-deps
+    cargo doc --workspace --no-deps --document-private-items

@@ -1,7 +1,7 @@
 //! Where `tracing` events go: to standard error, as narration for people or as JSON.
 //!
 //! An event becomes one [`Line`](line::Line) (message and fields, control characters
-//! made harmless), which [`format`] writes in either form. Filtering is `tracing`'s own;
+//! made harmless), which [`mod@format`] writes in either form. Filtering is `tracing`'s own;
 //! only libraries are kept quieter than `LOG_LEVEL` alone would.
 
 mod format;
