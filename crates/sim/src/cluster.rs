@@ -26,6 +26,8 @@ const SNAPSHOT_EVERY_ENTRIES: u64 = 150;
 const LOG_KEEP_ENTRIES: u64 = 50;
 /// What a disk still does after its crash was decided: several batches' worth.
 const MAX_LAST_OPERATIONS: u64 = 24;
+/// Of a machine that is started again before its power has gone.
+const SHORTEST_OUTAGE: Duration = Duration::from_millis(20);
 /// An idle disk does nothing; the power goes after this time all the same.
 const MAX_AGONY: Duration = Duration::from_millis(300);
 /// Keeps the disks' draws apart from all others made from the same seed.
@@ -246,6 +248,10 @@ impl<'a> Cluster<'a> {
     /// Starts what is down, and what has ended because it was told to.
     pub fn restart(&mut self) {
         for node in 0..NODES {
+            if let Some(doom) = &mut self.dooms[node] {
+                // Its crash was decided earlier than this.
+                doom.down_for.get_or_insert(SHORTEST_OUTAGE);
+            }
             let ended = self.power[node] == Power::Stopping && !self.sim.is_host_running(host(node));
             if ended || self.power[node] == Power::Off {
                 trace::event(|| format!("restart {}", host(node)));
@@ -313,8 +319,11 @@ impl Machine {
             workers: Workers::Tasks { delay: sync_delay },
         };
         let ended = bellwether::serve::run_in(self.config.clone(), world, terminate.notified()).await;
-        trace::event(|| format!("the node ended: {ended:?}"));
-        let Err(why) = ended else { return Ok(()) };
+        let Err(why) = ended else {
+            trace::event(|| "the node stopped".to_owned());
+            return Ok(());
+        };
+        trace::event(|| format!("the node ended: {why:#}"));
         // Once the power is gone, what the process says does not count.
         if !disk.stopped() {
             self.failures.borrow_mut().push(format!("{} ended: {why:#}", self.config.name));

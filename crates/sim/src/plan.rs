@@ -14,6 +14,8 @@ const PLAN_SALT: u64 = 0x000f_a017;
 const QUIET_START: Duration = Duration::from_millis(2500);
 /// Between two faults.
 const PAUSE_MS: std::ops::Range<u64> = 150..2500;
+/// Enough for the founding to be struck at several of its steps.
+const STORM_CRASHES: usize = 8;
 /// How far a node's wall clock may be off.
 const MAX_SKEW_MS: i64 = 3_600_000;
 
@@ -155,6 +157,8 @@ pub enum Founding {
     Kill,
     /// A node is killed and its disk wiped at a random moment.
     Wipe,
+    /// Crash after crash of random nodes, and one wipe among them.
+    Storm,
     /// A follower of a working cluster is wiped.
     LateFollower,
     /// The leader of a working cluster is wiped.
@@ -162,8 +166,14 @@ pub enum Founding {
 }
 
 impl Founding {
-    pub const ALL: [Founding; 5] =
-        [Founding::Order, Founding::Kill, Founding::Wipe, Founding::LateFollower, Founding::LateLeader];
+    pub const ALL: [Founding; 6] = [
+        Founding::Order,
+        Founding::Kill,
+        Founding::Wipe,
+        Founding::Storm,
+        Founding::LateFollower,
+        Founding::LateLeader,
+    ];
 }
 
 /// One disturbed first start.
@@ -202,6 +212,18 @@ pub fn founding(seed: u64, kind: Founding) -> Plan {
         Founding::Wipe => {
             plan.faults =
                 vec![(moment, Fault::Wipe(Whom::Node(someone))), (moment + down_for, Fault::Restart)];
+        }
+        Founding::Storm => {
+            let wiped = rng.random_range(0..STORM_CRASHES);
+            let mut at = Duration::ZERO;
+            for crash in 0..STORM_CRASHES {
+                at += ms(rng.random_range(0..600));
+                let whom = Whom::Node(rng.random_range(0..NODES));
+                let fault = if crash == wiped { Fault::Wipe(whom) } else { Fault::Crash(whom) };
+                plan.faults.push((at, fault));
+                at += ms(rng.random_range(0..200));
+                plan.faults.push((at, Fault::Restart));
+            }
         }
         Founding::LateFollower | Founding::LateLeader => {
             let whom = if kind == Founding::LateLeader {

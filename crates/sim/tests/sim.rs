@@ -78,7 +78,7 @@ fn a_disturbed_first_start_ends_in_one_cluster() {
         let expected = match kind {
             Founding::Order => continue,
             Founding::Kill => "crash",
-            Founding::Wipe | Founding::LateFollower | Founding::LateLeader => "wipe",
+            Founding::Wipe | Founding::Storm | Founding::LateFollower | Founding::LateLeader => "wipe",
         };
         assert!(fired.get(expected).is_some_and(|times| *times > 0), "no {expected}: {fired:?}");
     }
