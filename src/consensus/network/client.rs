@@ -23,7 +23,7 @@ use super::super::types::{
     Member, RaftSnapshot, RaftVote, TypeConfig, encode_membership, entry_to_pb, from_raft_id, log_id_from_pb,
     log_id_to_pb, vote_from_pb, vote_to_pb,
 };
-use super::pool::{Lane, Peer, PeerPool};
+use super::pool::{Client, Lane, Peer, PeerPool};
 
 type RpcError = RPCError<TypeConfig>;
 type AppendRequest = AppendEntriesRequest<TypeConfig>;
@@ -114,11 +114,7 @@ fn append_from_pb(peer: &Peer, term: u64, reply: pb::AppendReply) -> AppendResul
 }
 
 /// Runs one unary call on the control lane within the option's time.
-async fn unary<T, F>(
-    peer: &Arc<Peer>,
-    ttl: Duration,
-    call: impl FnOnce(super::pool::Client) -> F,
-) -> Result<T, RpcError>
+async fn unary<T, F>(peer: &Arc<Peer>, ttl: Duration, call: impl FnOnce(Client) -> F) -> Result<T, RpcError>
 where
     F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 {
@@ -296,10 +292,8 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let message = vote_request_to_pb(&self.peer, &request);
-        let reply =
-            unary(&self.peer, option.soft_ttl(), |mut client| async move { client.vote(message).await })
-                .await?;
-        vote_reply_from_pb(reply)
+        let ask = |mut client: Client| async move { client.vote(message).await };
+        vote_reply_from_pb(unary(&self.peer, option.soft_ttl(), ask).await?)
     }
 
     async fn pre_vote(
@@ -308,10 +302,8 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let message = vote_request_to_pb(&self.peer, &request);
-        let reply =
-            unary(&self.peer, option.soft_ttl(), |mut client| async move { client.pre_vote(message).await })
-                .await?;
-        vote_reply_from_pb(reply)
+        let ask = |mut client: Client| async move { client.pre_vote(message).await };
+        vote_reply_from_pb(unary(&self.peer, option.soft_ttl(), ask).await?)
     }
 
     async fn full_snapshot(
