@@ -71,6 +71,8 @@ struct Driver {
     last_leader: Option<MemberId>,
     /// When this node last asked for votes: at most once a step.
     campaigned: Option<Instant>,
+    /// The log has been told that the leader is lost; turns that follow are not news.
+    told_lost: bool,
     /// No transfer before this.
     transfer_after: Instant,
     transfer_pause: Duration,
@@ -90,6 +92,7 @@ pub async fn drive(consensus: Consensus, policy: ElectionPolicy, metrics: Arc<Me
         quiet_since: now,
         last_leader: None,
         campaigned: None,
+        told_lost: false,
         transfer_after: now,
         transfer_pause: TRANSFER_PAUSE,
         waiting_for: None,
@@ -128,6 +131,7 @@ impl Driver {
             }
             self.last_leader = Some(leader);
             self.waiting_for = None;
+            self.told_lost = false;
             // A leader's word restarts the wait.
             self.quiet_since =
                 self.quiet_since.max(Instant::now() - view.silent_for.min(self.quiet_since.elapsed()));
@@ -145,7 +149,7 @@ impl Driver {
         }
         self.campaigned = Some(Instant::now());
         self.metrics.elections_started.inc();
-        if self.last_leader.is_some() {
+        if self.last_leader.is_some() && !std::mem::replace(&mut self.told_lost, true) {
             tracing::info!("Election timeout! Starting election...");
         }
         self.consensus.campaign().await;
