@@ -117,6 +117,9 @@ impl Options {
             purge_batch_size: 64,
             max_payload_entries: MAX_ENTRIES_PER_MESSAGE,
             state_machine_channel_size: Some(STATE_MACHINE_QUEUE),
+            // Followers hear of a batch before our own disk has it. The engine warns that this
+            // makes its batches smaller; ours are made before they reach it.
+            broadcast_submitted_on_append: Some(true),
             backoff: BACKOFF.to_owned(),
             ..Default::default()
         }
