@@ -42,6 +42,7 @@ use crate::storage::mvcc::{Reply, Store};
 use crate::types::{ClusterId, LogId, LogIndex, MemberId, Role};
 
 use self::heard::Heard;
+use self::log_store::LogStore;
 use self::network::client::NetworkFactory;
 use self::network::pool::{Peer, PeerPool, PeerRefusal};
 use self::network::server::RaftServer;
@@ -52,9 +53,6 @@ use self::types::{
     from_raft_id, from_raft_vote,
 };
 use self::view::{Glance, MemberView, View};
-
-pub use self::log_store::LogStore;
-pub use self::state_machine::{SnapshotData, StateMachine as RaftStateMachineAdaptor};
 
 /// Under which name the engine logs.
 pub const ENGINE_LOG_TARGET: &str = "openraft";
@@ -141,15 +139,11 @@ pub enum ProposeError {
     Stopped(String),
 }
 
-/// A proposal in the engine's hands.
-pub struct Proposal(oneshot_result::Receiver);
+/// The engine's answer to a proposal, on its way.
+type Answer = openraft::alias::OneshotReceiverOf<TypeConfig, openraft::raft::ClientWriteResult<TypeConfig>>;
 
-/// openraft's answer to a proposal, as it comes through its own channel.
-mod oneshot_result {
-    use super::TypeConfig;
-    use openraft::raft::ClientWriteResult;
-    pub type Receiver = openraft::alias::OneshotReceiverOf<TypeConfig, ClientWriteResult<TypeConfig>>;
-}
+/// A proposal in the engine's hands.
+pub struct Proposal(Answer);
 
 impl Proposal {
     /// Committed and applied: where, and what each command did.

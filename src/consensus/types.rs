@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::proto::{log as log_pb, peer as pb};
 use crate::storage::log::{self as storage_log, EntryKind};
-use crate::storage::mvcc::{Reply, Store};
+use crate::storage::mvcc::Reply;
 use crate::types::{Incarnation, LogId, MemberId, MemberName};
 
 use super::state_machine::StateMachine;
@@ -97,9 +97,6 @@ pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<TypeConfig>;
 pub type RaftSnapshot = openraft::alias::SnapshotOf<TypeConfig, super::state_machine::SnapshotData>;
 pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
 pub type RaftMetrics = openraft::RaftMetrics<TypeConfig>;
-
-/// The store as the rest of the crate reads it.
-pub type SharedStore = Store;
 
 pub fn to_raft_id(id: LogId) -> RaftLogId {
     RaftLogId::new_term_index(id.term, id.index)
