@@ -12,7 +12,7 @@ ci:
 sim:
     cd crates/sim && cargo test
 
-# Kill -9 of random nodes under writers, checked for linearizability; about five minutes.
+# Kill -9 of random nodes under writers, checked for linearizability.
 kill-loop rounds="50":
     BELLWETHER_KILL_ROUNDS={{rounds}} cargo test --release --test it kill_loop -- --nocapture
 
@@ -28,3 +28,7 @@ up *flags:
 docs:
     cargo run -- docs > docs/configuration.md
     cargo doc --workspace --no-deps --document-private-items
+
+# Beside etcd on this machine; leave it alone meanwhile. Writes docs/benchmarks.md.
+bench:
+    bench/compare
