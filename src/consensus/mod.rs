@@ -360,13 +360,10 @@ impl Consensus {
             term: metrics.current_term,
             vote: from_raft_vote(&metrics.vote),
             engine_leads: facts.engine_leads,
-            quorum_acked_ago: facts.quorum_acked_ago,
             silent_for: facts.silent_for,
             last_log: metrics.last_log_index,
             committed: metrics.local_committed.map(|id| id.index),
             applied: self.inner.store.applied().last.map(|id| id.index),
-            snapshot: metrics.snapshot.map(|id| id.index),
-            purged: metrics.purged.map(|id| id.index),
             joint: membership.get_joint_config().len() > 1,
             membership_committed: metrics.membership_config.log_id()
                 == metrics.committed_membership_config.log_id(),

@@ -37,14 +37,11 @@ pub struct View {
     pub vote: Vote,
     /// The engine believes that it leads, acknowledged or not.
     pub engine_leads: bool,
-    pub quorum_acked_ago: Option<Duration>,
     /// Since the last word of any leader, or since the start.
     pub silent_for: Duration,
     pub last_log: Option<LogIndex>,
     pub committed: Option<LogIndex>,
     pub applied: Option<LogIndex>,
-    pub snapshot: Option<LogIndex>,
-    pub purged: Option<LogIndex>,
     /// In natural order of their names; voters and learners.
     pub members: Vec<MemberView>,
     /// A change of membership is half done (Raft, section 6).

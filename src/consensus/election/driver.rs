@@ -132,13 +132,12 @@ impl Driver {
             self.last_leader = Some(leader);
             self.waiting_for = None;
             self.told_lost = false;
-            // A leader's word restarts the wait.
-            self.quiet_since =
-                self.quiet_since.max(Instant::now() - view.silent_for.min(self.quiet_since.elapsed()));
-            match view.engine_leads {
-                true => self.quiet_since = Instant::now(),
+            // A leader's word restarts the wait; our own leadership is one all the time.
+            let quiet_for = if view.engine_leads { Duration::ZERO } else { view.silent_for };
+            self.quiet_since = Instant::now() - quiet_for.min(self.quiet_since.elapsed());
+            if !view.engine_leads {
                 // Somebody else leads: the transfer, if there was one, succeeded.
-                false => self.transfer_pause = TRANSFER_PAUSE,
+                self.transfer_pause = TRANSFER_PAUSE;
             }
         }
     }

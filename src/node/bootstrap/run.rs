@@ -76,9 +76,9 @@ struct Patience {
 
 impl Patience {
     async fn wait(&mut self, shared: &Shared, why: String) {
-        let due = self.said.as_ref().is_none_or(|(said, at)| *said != why || at.elapsed() > REMIND);
-        if due {
-            tracing::info!("{}{why}", if self.said.is_some() { "still " } else { "" });
+        let again = self.said.as_ref().filter(|(said, _)| *said == why);
+        if again.is_none_or(|(_, at)| at.elapsed() > REMIND) {
+            tracing::info!("{}{why}", if again.is_some() { "still " } else { "" });
             self.said = Some((why.clone(), tokio::time::Instant::now()));
         }
         shared.set_waiting(why);
