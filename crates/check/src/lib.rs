@@ -21,12 +21,14 @@
 //! Local reads promise less than this; leave them out of the history.
 
 mod history;
+mod http;
 mod model;
 mod report;
 mod revisions;
 mod search;
 
 pub use history::{Action, Condition, Op, OpId, Outcome, Recorder, Revision, Seen, Time, ValueId};
+pub use http::{Call, outcome};
 pub use report::{Illegal, Verdict};
 pub use revisions::check_revisions;
 pub use search::{DEFAULT_STEPS, check_linearizable};

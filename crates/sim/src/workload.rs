@@ -1,16 +1,14 @@
 //! Clients that read, write, delete and compare through the HTTP API, and record what
 //! they were told for the checker.
 //!
-//! Every client talks to random nodes and lets them forward. What a reply means for the
-//! history is decided in one place, [`outcome`]. Keys are used up one after another, so
+//! Every client talks to random nodes and lets them forward. Keys are used up one after another, so
 //! that no key's history grows beyond what the checker decides at once.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bellwether_check::{Action, Condition, Outcome, Recorder, Seen};
-use http::Method;
+use bellwether_check::{Action, Call, Condition, Outcome, Recorder, Seen};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -122,47 +120,16 @@ fn random_action(rng: &mut SmallRng, turn: u64, last_seen: u64) -> Action {
 }
 
 fn request(key: &str, action: Action) -> Request {
-    let write = format!("/key/{key}?forward=true&timeout={DEADLINE}");
-    let (mut request, when) = match action {
-        Action::Get => {
-            return Request::get(format!("/key/{key}?consistency=linearizable&timeout={DEADLINE}"));
-        }
-        Action::Put { value, when } => {
-            (Request { body: value.to_string(), ..Request::new(Method::PUT, write) }, when)
-        }
-        Action::Delete { when } => (Request::new(Method::DELETE, write), when),
-    };
-    request.header = when.map(|when| match when {
-        Condition::Revision(at) => ("if-match", format!("\"{at}\"")),
-        Condition::Exists => ("if-match", "*".to_owned()),
-        Condition::Absent => ("if-none-match", "*".to_owned()),
-    });
-    request
+    let Call { method, target, header, body } = Call::new(key, action, DEADLINE);
+    Request { method, target, header, body }
 }
 
-/// What a reply says about what happened. An answer that a client of this API should not
-/// have to understand ends the history.
+/// An answer that a client of this API should not have to understand ends the history.
 fn outcome(action: Action, reply: &Result<Reply, Failure>) -> Outcome {
-    let reply = match reply {
-        Ok(reply) => reply,
-        Err(Failure::NotSent(_)) => return Outcome::NotApplied,
-        Err(Failure::NoAnswer(_)) => return Outcome::Unknown,
-    };
-    match (reply.status, action) {
-        (200, Action::Get) => {
-            let value = reply.json()["value"].as_u64().expect("the number that was written");
-            Outcome::Read(Some(Seen { value, revision: reply.etag() }))
-        }
-        (200, _) => Outcome::Done { revision: reply.json()["revision"].as_u64() },
-        (404, Action::Get) => Outcome::Read(None),
-        (404, Action::Delete { .. }) => Outcome::NotFound,
-        (412, _) => Outcome::PreconditionFailed,
-        (429 | 500..=599, Action::Get) => Outcome::NotApplied,
-        (429 | 500..=599, _) => match reply.json()["outcome"].as_str() {
-            Some("not_applied") => Outcome::NotApplied,
-            Some("unknown") => Outcome::Unknown,
-            other => panic!("a refusal must say its outcome, not {other:?}: {}", reply.text()),
-        },
-        _ => panic!("an unexpected answer to {action:?}: {} {}", reply.status, reply.text()),
+    match reply {
+        Ok(reply) => bellwether_check::outcome(action, reply.status, reply.etag(), &reply.json())
+            .unwrap_or_else(|why| panic!("{why}")),
+        Err(Failure::NotSent(_)) => Outcome::NotApplied,
+        Err(Failure::NoAnswer(_)) => Outcome::Unknown,
     }
 }

@@ -52,6 +52,11 @@ impl Request {
         Self::new(Method::DELETE, target)
     }
 
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
     /// Sets a header, in place of one of that name.
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
         self.headers.retain(|(known, _)| known != name);

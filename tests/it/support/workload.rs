@@ -1,14 +1,13 @@
 //! Concurrent clients that read, write, delete and compare, and record what they saw.
 //!
-//! Every client talks to random nodes and lets them forward; what a reply means for the
-//! history is decided in one place, [`outcome`]. Keys are used up one after another, so
+//! Every client talks to random nodes and lets them forward. Keys are used up one after another, so
 //! that no key's history grows beyond what the checker decides at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bellwether_check::{Action, Condition, DEFAULT_STEPS, Op, Outcome, Recorder, Seen, check};
+use bellwether_check::{Action, Call, Condition, DEFAULT_STEPS, Op, Outcome, Recorder, Seen, check};
 use tokio::task::JoinHandle;
 
 use super::http::{Failure, Reply, Request};
@@ -146,49 +145,22 @@ fn key_name(key: u64) -> String {
 }
 
 fn request(key: &str, action: Action) -> Request {
-    let (request, when) = match action {
-        Action::Get => {
-            return Request::get(format!("/key/{key}?consistency=linearizable&timeout={DEADLINE}"));
-        }
-        Action::Put { value, when } => (Request::put(write_target(key), value.to_string()), when),
-        Action::Delete { when } => (Request::delete(write_target(key)), when),
-    };
-    match when {
+    let call = Call::new(key, action, DEADLINE);
+    let request = Request::new(call.method, call.target).body(call.body);
+    match call.header {
+        Some((name, value)) => request.header(name, value),
         None => request,
-        Some(Condition::Revision(at)) => request.header("if-match", format!("\"{at}\"")),
-        Some(Condition::Exists) => request.header("if-match", "*"),
-        Some(Condition::Absent) => request.header("if-none-match", "*"),
     }
 }
 
-fn write_target(key: &str) -> String {
-    format!("/key/{key}?forward=true&timeout={DEADLINE}")
-}
-
-/// What a reply says about what happened. An answer that a client of this API should not
-/// have to understand is a failure of the test.
 fn outcome(action: Action, reply: &Result<Reply, Failure>) -> Outcome {
-    let reply = match reply {
-        Ok(reply) => reply,
-        Err(Failure::NotSent(_)) => return Outcome::NotApplied,
-        Err(Failure::NoAnswer(_)) => return Outcome::Unknown,
-    };
-    match (reply.status.as_u16(), action) {
-        (200, Action::Get) => {
-            let value = reply.json()["value"].as_u64().expect("the number that was written");
-            Outcome::Read(Some(Seen { value, revision: reply.etag() }))
+    match reply {
+        Ok(reply) => {
+            let body = serde_json::from_slice(&reply.body).unwrap_or_default();
+            bellwether_check::outcome(action, reply.status.as_u16(), reply.etag(), &body)
+                .unwrap_or_else(|why| panic!("{why}"))
         }
-        // In the body, because a delete leaves no entity whose tag could tell it.
-        (200, _) => Outcome::Done { revision: reply.json()["revision"].as_u64() },
-        (404, Action::Get) => Outcome::Read(None),
-        (404, Action::Delete { .. }) => Outcome::NotFound,
-        (412, _) => Outcome::PreconditionFailed,
-        (429 | 500..=599, _) if action == Action::Get => Outcome::NotApplied,
-        (429 | 500..=599, _) => match reply.json()["outcome"].as_str() {
-            Some("not_applied") => Outcome::NotApplied,
-            Some("unknown") => Outcome::Unknown,
-            other => panic!("a refusal must say its outcome, not {other:?}: {}", reply.text()),
-        },
-        _ => panic!("an unexpected answer to {action:?}: {} {}", reply.status, reply.text()),
+        Err(Failure::NotSent(_)) => Outcome::NotApplied,
+        Err(Failure::NoAnswer(_)) => Outcome::Unknown,
     }
 }
