@@ -31,8 +31,11 @@ impl Serve {
             watch_stdin()?;
         }
         let runtime = runtime(&config).map_err(|error| Failure::error(format!("no runtime: {error}")))?;
-        let outcome = runtime.block_on(crate::serve::run(config));
+        // A task of its own: waking the future that `block_on` runs costs a system call.
+        let serving = runtime.spawn(crate::serve::run(config));
+        let outcome = runtime.block_on(serving);
         runtime.shutdown_background();
+        let outcome = outcome.map_err(|error| Failure::error(format!("this node stopped: {error}")))?;
         outcome.map_err(|error| Failure::error(format!("{error:#}")))
     }
 }

@@ -13,6 +13,7 @@ pub mod election;
 mod heard;
 mod log_store;
 pub mod network;
+mod read_index;
 mod runtime;
 pub mod standing;
 mod state_machine;
@@ -27,9 +28,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
-use openraft::{ChangeMembers, Instant as _, ReadPolicy, ServerState, SnapshotPolicy};
+use openraft::{ChangeMembers, Instant as _, ServerState, SnapshotPolicy};
 use prost::Message;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -46,6 +47,7 @@ use self::log_store::LogStore;
 use self::network::client::NetworkFactory;
 use self::network::pool::{Peer, PeerPool, PeerRefusal};
 use self::network::server::RaftServer;
+pub use self::read_index::ConfirmError;
 use self::standing::{Facts, Standing};
 use self::state_machine::StateMachine;
 use self::types::{
@@ -83,6 +85,12 @@ impl Options {
     /// How long a leader's word, or a quorum's, counts.
     pub fn lease(&self) -> Duration {
         self.election_timeout
+    }
+
+    /// A leader that no quorum has acknowledged for so long stops calling itself one: no
+    /// other was elected sooner. The engine's own candidates wait at least as long.
+    fn patience(&self) -> Duration {
+        self.lease() + self.shortest_extra()
     }
 
     /// The shortest random wait after the lease. A wide spread keeps two candidates from
@@ -156,17 +164,6 @@ impl Proposal {
             Err(_) => Err(ProposeError::Unknown("the node stopped before it answered".to_owned())),
         }
     }
-}
-
-/// Why leadership could not be confirmed for a read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConfirmError {
-    #[error("not the leader")]
-    NotLeader,
-    #[error("no quorum confirmed the leader")]
-    NoQuorum,
-    #[error("{0}")]
-    Stopped(String),
 }
 
 /// A running engine; clones share it.
@@ -276,21 +273,6 @@ impl Consensus {
         }
     }
 
-    /// ReadIndex (thesis, section 6.4): asks a quorum whether this node still leads, and
-    /// says what must be applied before a read that came before this call.
-    pub async fn confirm_leadership(&self) -> Result<LogId, ConfirmError> {
-        match self.inner.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
-            Ok(linearizer) => Ok(from_raft_id(*linearizer.read_log_id().log_id())),
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => {
-                Err(ConfirmError::NotLeader)
-            }
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
-                Err(ConfirmError::NoQuorum)
-            }
-            Err(RaftError::Fatal(fatal)) => Err(ConfirmError::Stopped(fatal.to_string())),
-        }
-    }
-
     /// Follows what is applied here.
     pub fn watch_applied(&self) -> watch::Receiver<Option<LogId>> {
         self.inner.machine.watch_applied()
@@ -340,6 +322,7 @@ impl Consensus {
             heard: heard.map(|word| (word.leader, word.at.elapsed())),
             silent_for: last_word.map_or(self.inner.started, |word| word.at).elapsed(),
             lease: self.inner.options.lease(),
+            patience: self.inner.options.patience(),
         }
     }
 
@@ -387,23 +370,23 @@ impl Consensus {
         }
     }
 
-    /// Returns with the reason when the engine has stopped by itself.
+    /// Returns with the reason when the engine has stopped by itself. Looks from time to
+    /// time: a waiter would be woken by every entry.
     pub async fn stopped(&self) -> String {
-        let mut metrics = self.inner.raft.metrics();
+        let metrics = self.inner.raft.metrics();
         loop {
             if let Err(fatal) = &metrics.borrow_watched().running_state {
                 return fatal.to_string();
             }
-            if metrics.changed().await.is_err() {
-                return "the engine is gone".to_owned();
-            }
+            tokio::time::sleep(self.options().heartbeat).await;
         }
     }
 
-    /// Returns when something about the engine has changed.
+    /// Returns when the vote, the role or the membership has changed; entries are not news.
     pub fn changes(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut metrics = self.inner.raft.metrics();
+        let mut metrics = self.inner.raft.server_metrics();
         async move {
+            // An error means that the engine stopped, which is told elsewhere.
             let _ = metrics.changed().await;
         }
     }

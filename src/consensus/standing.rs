@@ -24,8 +24,11 @@ pub struct Facts {
     pub heard: Option<(MemberId, Duration)>,
     /// Since the last word of any leader, or since the start.
     pub silent_for: Duration,
-    /// How long a leader's word, or a quorum's, counts.
+    /// How long a leader's word counts.
     pub lease: Duration,
+    /// How long a quorum's acknowledgement counts: longer, so that a stalled disk does not
+    /// make a leader refuse what it may serve a moment later.
+    pub patience: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +40,7 @@ pub struct Standing {
 impl Standing {
     pub fn of(facts: &Facts) -> Self {
         if facts.engine_leads {
-            let acknowledged = facts.quorum_acked_ago.is_some_and(|age| age <= facts.lease);
+            let acknowledged = facts.quorum_acked_ago.is_some_and(|age| age <= facts.patience);
             return match facts.alone || acknowledged {
                 true => Self { role: Role::Leader, leader: Some(facts.me) },
                 false => Self { role: Role::Candidate, leader: None },
@@ -58,6 +61,7 @@ mod tests {
     use super::*;
 
     const LEASE: Duration = Duration::from_millis(300);
+    const PATIENCE: Duration = Duration::from_millis(400);
     const LONG: Duration = Duration::from_secs(9);
     const SHORT: Duration = Duration::from_millis(20);
 
@@ -71,6 +75,7 @@ mod tests {
             heard: None,
             silent_for: SHORT,
             lease: LEASE,
+            patience: PATIENCE,
         }
     }
 
@@ -83,6 +88,7 @@ mod tests {
     fn a_leader_is_one_only_while_a_quorum_acknowledges_it() {
         let leading = Facts { engine_leads: true, ..facts() };
         assert_eq!(said(Facts { quorum_acked_ago: Some(SHORT), ..leading }), (Role::Leader, Some(1)));
+        assert_eq!(said(Facts { quorum_acked_ago: Some(PATIENCE), ..leading }), (Role::Leader, Some(1)));
         assert_eq!(said(Facts { quorum_acked_ago: Some(LONG), ..leading }), (Role::Candidate, None));
         // Fresh: nobody has acknowledged it yet.
         assert_eq!(said(leading), (Role::Candidate, None));

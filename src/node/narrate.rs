@@ -7,7 +7,7 @@ use crate::consensus::Consensus;
 use crate::consensus::view::View;
 use crate::types::{ElectionPolicy, MemberId, Role, Term};
 
-/// The engine changes with every entry; the story does not need to be told that often.
+/// Changes come in bursts; a scene is told when it has settled for so long.
 const PERIOD: Duration = Duration::from_millis(10);
 
 #[derive(Clone, Debug, PartialEq, Eq)]

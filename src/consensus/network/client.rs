@@ -20,8 +20,8 @@ use crate::types::MemberId;
 
 use super::super::state_machine::SnapshotData;
 use super::super::types::{
-    Member, RaftSnapshot, RaftVote, TypeConfig, encode_membership, entry_to_pb, from_raft_id, log_id_from_pb,
-    log_id_to_pb, vote_from_pb, vote_to_pb,
+    Member, RaftLogId, RaftSnapshot, RaftVote, TypeConfig, encode_membership, entry_to_pb, from_raft_id,
+    log_id_from_pb, log_id_to_pb, vote_from_pb, vote_to_pb,
 };
 use super::pool::{Client, Lane, Peer, PeerPool};
 
@@ -33,6 +33,8 @@ type AppendResult = Result<StreamAppendResult<TypeConfig>, RpcError>;
 /// is given up and dialled again: openraft itself puts no deadline on a stream. Above
 /// the worst fsync that a healthy disk shows.
 const PROGRESS_CHECK: Duration = Duration::from_millis(700);
+/// How long the news of a commit waits for entries to travel with.
+const COMMIT_NEWS_DELAY: Duration = Duration::from_millis(1);
 /// A whole snapshot, sent and installed.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 /// The format of the snapshot stream's header.
@@ -141,7 +143,33 @@ async fn send_heartbeat(peer: Arc<Peer>, request: AppendRequest, ttl: Duration) 
     append_from_pb(&peer, term, reply)
 }
 
+/// What a member says to a leader that asks whether it still leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmation {
+    Follows,
+    Deposed,
+}
+
+/// Asks by a heartbeat, which also brings the news of the commit. The engine answers
+/// after all that it has accepted before is on its disk.
+pub async fn ask_to_confirm(
+    peer: &Arc<Peer>,
+    vote: RaftVote,
+    commit: RaftLogId,
+    ttl: Duration,
+) -> Result<Confirmation, RpcError> {
+    // Without a previous entry there is nothing to conflict with.
+    let request = AppendRequest { vote, prev_log_id: None, entries: Vec::new(), leader_commit: Some(commit) };
+    Ok(match send_heartbeat(peer.clone(), request, ttl).await? {
+        Ok(_) | Err(StreamAppendError::Conflict(_)) => Confirmation::Follows,
+        Err(StreamAppendError::HigherVote(_)) => Confirmation::Deposed,
+    })
+}
+
 /// The requests as the wire carries them, counted as they leave.
+///
+/// The engine sends word of each commit at once, in a message of its own. It can wait a
+/// moment for the next entries, which carry it as well: half the messages under load.
 fn outgoing<S>(
     first: AppendRequest,
     rest: S,
@@ -149,13 +177,23 @@ fn outgoing<S>(
     sent: Arc<AtomicU64>,
 ) -> impl Stream<Item = pb::AppendRequest> + Send + 'static
 where
-    S: Stream<Item = AppendRequest> + Send + 'static,
+    S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
 {
-    let mut header = Some(header);
-    futures::stream::iter([first]).chain(rest).map(move |request| {
-        sent.fetch_add(1, Ordering::Relaxed);
-        append_to_pb(request, header.take())
-    })
+    let mut rest = rest.fuse();
+    async_stream::stream! {
+        let count = || sent.fetch_add(1, Ordering::Relaxed);
+        count();
+        yield append_to_pb(first, Some(header));
+        while let Some(mut request) = rest.next().await {
+            while request.entries.is_empty()
+                && let Ok(Some(later)) = tokio::time::timeout(COMMIT_NEWS_DELAY, rest.next()).await
+            {
+                request = later;
+            }
+            count();
+            yield append_to_pb(request, None);
+        }
+    }
 }
 
 /// Sends requests as they come and yields the answers in order.

@@ -94,6 +94,10 @@ pub struct PeerRefusal {
 }
 
 impl Peer {
+    pub fn id(&self) -> MemberId {
+        self.id
+    }
+
     pub fn header(&self) -> Header {
         self.header
     }
