@@ -23,8 +23,8 @@ use crate::env::Workers;
 use crate::env::workers::Worker;
 
 /// How long applied rows gather in the tail before they are flushed: two fsyncs each
-/// time, so ten times a second costs an idle disk little and a busy one nothing.
-const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
+/// time, in which the log waits, and pages that the next flush writes again.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 /// A tail of this many bytes is flushed at once: one transaction of more would stall the
 /// log's fsyncs on the same disk.
 pub(super) const FLUSH_EARLY_BYTES: u64 = 8 * 1024 * 1024;
