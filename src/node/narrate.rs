@@ -75,12 +75,7 @@ fn tell(last: Option<&Scene>, now: &Scene, view: &View, me: MemberId, policy: El
         lines.push(format!("Election timeout! Heard nothing from {} any more", name(view, lost)));
     }
     match now.voted_for {
-        Some(candidate)
-            if term_began
-                && candidate == me
-                && policy == ElectionPolicy::Raft
-                && now.role != Role::Leader =>
-        {
+        Some(candidate) if term_began && candidate == me && policy == ElectionPolicy::Raft => {
             lines.push(format!("Starting election for term {}", now.term));
         }
         Some(candidate) if term_began && candidate != me && now.leader.is_none() => {
