@@ -68,4 +68,8 @@ pub struct Config {
     pub max_connections: usize,
     /// `MIN_FREE_BYTES`: below this much free disk the leader refuses growth.
     pub min_free_bytes: u64,
+    /// `REPLICATION_DELAY_MS`: how much longer replication to each follower takes.
+    pub replication_delay: Duration,
+    /// `LAB`: the network may be spoilt through the API.
+    pub lab: bool,
 }

@@ -15,7 +15,7 @@ pub type Revision = u64;
 pub const MAX_NAME_BYTES: usize = 63;
 
 /// What people call a node (`NODE_ID`). Ordered naturally: `node-2` before `node-10`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct MemberName(String);
 
 impl MemberName {

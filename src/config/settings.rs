@@ -97,6 +97,16 @@ pub struct Settings {
     #[arg(long, env = "MIN_FREE_BYTES", value_name = "BYTES", default_value_t = MIN_FREE_BYTES)]
     pub min_free_bytes: u64,
 
+    /// Replication to each follower takes so much longer (exercise 2). With --lab it can be
+    /// changed while the node runs
+    #[arg(long, env = "REPLICATION_DELAY_MS", value_name = "MS", default_value_t = 0)]
+    pub replication_delay_ms: u64,
+
+    /// Let anybody who reaches this node spoil its network, through /v1/lab/network: for
+    /// classes and tests, never for data that matters
+    #[arg(long, env = "LAB", value_parser = clap::builder::BoolishValueParser::new())]
+    pub lab: bool,
+
     #[command(flatten)]
     pub log: LogSettings,
 }

@@ -21,6 +21,7 @@ const WORKER_THREADS: RangeInclusive<u64> = 1..=1024;
 /// Below, rotation would cost more than writing; above, purging would free too little too late.
 const LOG_SEGMENT_BYTES: RangeInclusive<u64> = 64 * 1024..=4 * 1024 * 1024 * 1024;
 /// A server needs a few connections for its peers before it can serve anybody.
+const REPLICATION_DELAY_MS: RangeInclusive<u64> = 0..=60_000;
 const MAX_CONNECTIONS: RangeInclusive<u64> = 16..=1_000_000;
 const MAX_INFLIGHT: RangeInclusive<u64> = 1..=1_000_000;
 
@@ -97,6 +98,7 @@ impl Settings {
         check.range("LOG_SEGMENT_BYTES", self.log_segment_bytes, LOG_SEGMENT_BYTES);
         check.range("SNAPSHOT_EVERY_ENTRIES", self.snapshot_every_entries, 1..=u64::MAX);
         check.range("MAX_INFLIGHT_REQUESTS", self.max_inflight_requests as u64, MAX_INFLIGHT);
+        check.range("REPLICATION_DELAY_MS", self.replication_delay_ms, REPLICATION_DELAY_MS);
         check.range("MAX_CONNECTIONS", self.max_connections as u64, MAX_CONNECTIONS);
     }
 
@@ -127,6 +129,8 @@ impl Settings {
             max_inflight_requests: self.max_inflight_requests,
             max_connections: self.max_connections,
             min_free_bytes: self.min_free_bytes,
+            replication_delay: Duration::from_millis(self.replication_delay_ms),
+            lab: self.lab,
         }
     }
 

@@ -40,11 +40,12 @@ use crate::proto::log as log_pb;
 use crate::proto::peer::Run;
 use crate::storage::log::{Entry, EntryKind, Log};
 use crate::storage::mvcc::{Reply, Store};
-use crate::types::{ClusterId, LogId, LogIndex, MemberId, Role};
+use crate::types::{ClusterId, LogId, LogIndex, MemberId, MemberName, Role};
 
 use self::heard::Heard;
 use self::log_store::LogStore;
 use self::network::client::NetworkFactory;
+use self::network::faults::Faults;
 use self::network::pool::{Peer, PeerPool, PeerRefusal};
 use self::network::server::RaftServer;
 pub use self::read_index::ConfirmError;
@@ -112,6 +113,9 @@ impl Options {
             election_timeout_max: ms(self.lease()),
             enable_elect: self.engine_elects,
             enable_pre_vote: Some(true),
+            // A leader that speaks but hears nobody falls silent after its lease, for long
+            // enough that the others elect one that hears them.
+            quorum_loss_probe_interval: Some(ms(self.lease() * 3)),
             // A restarted leader must not resume its term with a shorter log: it loses
             // acknowledged writes (docs/adr/0001).
             enable_leader_restore: Some(false),
@@ -204,9 +208,11 @@ impl Consensus {
         world: &World,
         log: Log,
         store: Store,
+        faults: Faults,
     ) -> io::Result<(Self, tokio::sync::mpsc::UnboundedReceiver<PeerRefusal>)> {
         let config = options.engine_config().map_err(io::Error::other)?;
-        let (pool, refusals) = PeerPool::new(world.net.clone(), options.cluster, options.me, options.run);
+        let (pool, refusals) =
+            PeerPool::new(world.net.clone(), options.cluster, options.me, options.run, faults);
         let machine = StateMachine::new(store.clone(), log.clone());
         let network = NetworkFactory::new(pool.clone());
         let log_store = LogStore::new(log);
@@ -366,7 +372,7 @@ impl Consensus {
             voter: metrics.membership_config.membership().voter_ids().any(|voter| voter == id.0),
             matched: matched.map(|id| id.index),
             answered_ago: answered.map(|at| at.elapsed()),
-            draining: !is_me && self.inner.pool.peer(id, &member.url).is_draining(),
+            draining: !is_me && self.inner.pool.peer(id, member).is_draining(),
         }
     }
 
@@ -481,12 +487,30 @@ impl Consensus {
         }
     }
 
+    /// The members that are known to have the entry at `index` on disk; on a leader.
+    pub fn holders(&self, index: LogIndex) -> Arc<[MemberName]> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let matched = |id: &u64| metrics.replication.as_ref()?.get(id).copied().flatten();
+        let members = metrics.membership_config.membership().nodes();
+        let holders = members.filter(|(id, _)| matched(id).is_some_and(|last| last.index >= index));
+        let mut names: Vec<MemberName> = holders.map(|(_, member)| member.name.clone()).collect();
+        names.sort();
+        names.into()
+    }
+
+    pub fn my_name(&self) -> Option<MemberName> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.membership().get_node(&self.me().0).map(|member| member.name.clone())
+    }
+
     /// Another member of this cluster.
     pub fn peer(&self, id: MemberId) -> Option<Arc<Peer>> {
         let metrics = self.inner.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let url = metrics.membership_config.membership().get_node(&id.0)?.url.clone();
-        Some(self.inner.pool.peer(id, &url))
+        let member = metrics.membership_config.membership().get_node(&id.0)?;
+        Some(self.inner.pool.peer(id, member))
     }
 
     pub fn role(&self) -> Role {

@@ -80,7 +80,7 @@ impl Consensus {
         }
         let peers = membership.nodes().filter(|(id, _)| **id != me.0);
         let mut answers: FuturesUnordered<_> = peers
-            .map(|(id, member)| self.pool().peer(MemberId(*id), &member.url))
+            .map(|(id, member)| self.pool().peer(MemberId(*id), member))
             .map(|peer| confirm(peer, *vote, commit, patience))
             .collect();
         while let Some((id, answer)) = answers.next().await {

@@ -35,7 +35,7 @@ impl Shared {
             ack: encode_ack(request.ack),
             timeout_ms: request.timeout.as_millis() as u64,
         };
-        match tokio::time::timeout(request.timeout, client.forward(message)).await {
+        match tokio::time::timeout(request.timeout, peer.call(client.forward(message))).await {
             Err(_) => {
                 Err(Error::Unknown { why: format!("no answer from the leader within {:?}", request.timeout) })
             }
@@ -81,6 +81,7 @@ fn encode_written(written: Written) -> pb::Written {
         term: written.at.term,
         index: written.at.index,
         leader: written.leader.to_string(),
+        acked: written.acked.iter().map(ToString::to_string).collect(),
         ..Default::default()
     };
     match written.reply {
@@ -124,6 +125,7 @@ fn decode_reply(reply: pb::ForwardReply, not_applied: impl Fn() -> Error) -> Res
 fn decode_written(written: pb::Written) -> Result<Written> {
     let leader = MemberName::parse(&written.leader).map_err(|why| Error::Unknown { why })?;
     let at = LogId { term: written.term, index: written.index };
+    let acked = written.acked.iter().filter_map(|name| MemberName::parse(name).ok()).collect();
     let reply = match &written {
         pb::Written { refused, .. } if !refused.is_empty() => Some(Reply::Refused { why: refused.clone() }),
         pb::Written { precondition_failed: true, current_revision, revision, .. } => {
@@ -146,5 +148,5 @@ fn decode_written(written: pb::Written) -> Result<Written> {
             previous: None,
         }),
     };
-    Ok(Written { reply, at, leader })
+    Ok(Written { reply, at, leader, acked })
 }

@@ -57,6 +57,8 @@ use self::runs::Runs;
 pub use self::status::{MemberStatus, Standing, Status};
 pub use self::write::{WriteRequest, Written};
 
+pub use crate::consensus::network::faults;
+
 /// Entries kept in memory for apply and replication.
 const LOG_CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// How often the disk is looked after.
@@ -97,6 +99,7 @@ pub(crate) struct Shared {
     draining: AtomicBool,
     /// The disk is nearly full: growth is refused.
     disk_low: AtomicBool,
+    faults: faults::Faults,
     /// What ended this node, once something has.
     failure: Mutex<Option<String>>,
 }
@@ -140,7 +143,12 @@ impl Node {
             ));
         }
         let store = Store::open(disk.clone(), &world.workers, metrics.clone())?;
+        let faults = match config.lab || !config.replication_delay.is_zero() {
+            true => faults::Faults::possible(config.replication_delay),
+            false => faults::Faults::default(),
+        };
         let shared = Shared {
+            faults,
             config,
             world,
             metrics,
@@ -194,6 +202,11 @@ impl Node {
     /// Bytes that the log takes on disk.
     pub fn log_disk_bytes(&self) -> u64 {
         self.shared.log.disk_bytes()
+    }
+
+    /// How the network between this node and others may be spoilt.
+    pub fn faults(&self) -> &faults::Faults {
+        &self.shared.faults
     }
 
     pub fn status(&self) -> Status {
@@ -286,7 +299,9 @@ impl Shared {
             snapshot_every: config.snapshot_every_entries,
             log_keep: config.log_keep_entries,
         };
-        let started = Consensus::start(options, &self.world, self.log.clone(), self.store.clone()).await;
+        let started =
+            Consensus::start(options, &self.world, self.log.clone(), self.store.clone(), self.faults.clone());
+        let started = started.await;
         let (consensus, refusals) = started.map_err(Exit::failed)?;
         let (writes, batcher) = write::WriteQueue::new(consensus.clone(), self.world.clock.clone());
         let (reads, confirmer) = read::ReadIndexes::new(consensus.clone());

@@ -8,7 +8,8 @@ use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::consensus::network::pool::PeerRefusal;
+use crate::consensus::network::faults::{Link, through};
+use crate::consensus::network::pool::{Lane, PeerRefusal};
 use crate::consensus::network::{MAX_MESSAGE_BYTES, RefusalKind, refusal};
 use crate::proto::peer as pb;
 use crate::proto::peer::peer_server::{Peer, PeerServer};
@@ -30,10 +31,28 @@ pub struct PeerService {
 
 type Reply<T> = Result<Response<T>, Status>;
 
+/// A message that was let in.
+struct Admitted {
+    running: Arc<Running>,
+    /// What spoils messages between here and the sender, if anything can.
+    link: Option<Arc<Link>>,
+}
+
+impl Admitted {
+    /// Answers one message, both subject to the link.
+    async fn answer<T>(&self, answering: impl Future<Output = Result<T, Status>>) -> Reply<T> {
+        let Some(link) = &self.link else { return answering.await.map(Response::new) };
+        link.receive.carry(Lane::Control).await;
+        let answer = answering.await;
+        link.send.carry(Lane::Control).await;
+        answer.map(Response::new)
+    }
+}
+
 impl Shared {
     /// Lets a message in that comes from a member of this cluster, is meant for this
     /// member, and belongs to a run that is no copy.
-    async fn admit(&self, header: Option<pb::Header>) -> Result<Arc<Running>, Status> {
+    async fn admit(&self, header: Option<pb::Header>) -> Result<Admitted, Status> {
         let header = header.ok_or_else(|| Status::invalid_argument("a peer message without its header"))?;
         let running = self.running().ok_or_else(|| {
             refusal(RefusalKind::NotReady, "this node has not begun its part of a cluster yet")
@@ -54,8 +73,10 @@ impl Shared {
             );
             return Err(refusal(RefusalKind::WrongAddress, why));
         }
-        self.check_run(&running, MemberId(header.from), header.run.unwrap_or_default()).await?;
-        Ok(running)
+        let from = MemberId(header.from);
+        self.check_run(&running, from, header.run.unwrap_or_default()).await?;
+        let link = running.consensus.peer(from).and_then(|peer| peer.link().cloned());
+        Ok(Admitted { running, link })
     }
 
     async fn check_run(&self, running: &Running, from: MemberId, run: pb::Run) -> Result<(), Status> {
@@ -124,33 +145,35 @@ impl Peer for PeerService {
             return Ok(Response::new(Box::pin(futures::stream::empty())));
         };
         let first = first?;
-        let running = self.node.shared.admit(first.header).await?;
+        let Admitted { running, link } = self.node.shared.admit(first.header).await?;
         let messages = futures::stream::iter([Ok(first)]).chain(messages);
-        Ok(Response::new(Box::pin(running.consensus.server().append(messages))))
+        let messages = through(link.clone(), |link| &link.receive, Box::pin(messages));
+        let replies = running.consensus.server().append(messages);
+        Ok(Response::new(Box::pin(through(link, |link| &link.send, Box::pin(replies)))))
     }
 
     async fn heartbeat(&self, request: Request<pb::AppendRequest>) -> Reply<pb::AppendReply> {
         let message = request.into_inner();
-        let running = self.node.shared.admit(message.header).await?;
-        running.consensus.server().heartbeat(message).await.map(Response::new)
+        let admitted = self.node.shared.admit(message.header).await?;
+        admitted.answer(admitted.running.consensus.server().heartbeat(message)).await
     }
 
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Reply<pb::VoteReply> {
         let message = request.into_inner();
-        let running = self.node.shared.admit(message.header).await?;
-        running.consensus.server().vote(message).await.map(Response::new)
+        let admitted = self.node.shared.admit(message.header).await?;
+        admitted.answer(admitted.running.consensus.server().vote(message)).await
     }
 
     async fn pre_vote(&self, request: Request<pb::VoteRequest>) -> Reply<pb::VoteReply> {
         let message = request.into_inner();
-        let running = self.node.shared.admit(message.header).await?;
-        running.consensus.server().pre_vote(message).await.map(Response::new)
+        let admitted = self.node.shared.admit(message.header).await?;
+        admitted.answer(admitted.running.consensus.server().pre_vote(message)).await
     }
 
     async fn transfer_leader(&self, request: Request<pb::TransferRequest>) -> Reply<pb::TransferReply> {
         let message = request.into_inner();
-        let running = self.node.shared.admit(message.header).await?;
-        running.consensus.server().transfer_leader(message).await.map(Response::new)
+        let admitted = self.node.shared.admit(message.header).await?;
+        admitted.answer(admitted.running.consensus.server().transfer_leader(message)).await
     }
 
     async fn install_snapshot(
@@ -163,24 +186,26 @@ impl Peer for PeerService {
         else {
             return Err(Status::invalid_argument("a snapshot without its header"));
         };
-        let running = self.node.shared.admit(header.header).await?;
-        running.consensus.server().install_snapshot(header, parts).await.map(Response::new)
+        let admitted = self.node.shared.admit(header.header).await?;
+        admitted.answer(admitted.running.consensus.server().install_snapshot(header, parts)).await
     }
 
     async fn read_index(&self, request: Request<pb::ReadIndexRequest>) -> Reply<pb::ReadIndexReply> {
-        let running = self.node.shared.admit(request.into_inner().header).await?;
-        let reply = match running.reads.get_as_leader().await {
-            Ok(index) => {
-                pb::ReadIndexReply { read: Some(pb::LogId { term: 0, index }), refused: String::new() }
-            }
-            Err(why) => pb::ReadIndexReply { read: None, refused: why },
+        let admitted = self.node.shared.admit(request.into_inner().header).await?;
+        let answering = async {
+            Ok(match admitted.running.reads.get_as_leader().await {
+                Ok(index) => {
+                    pb::ReadIndexReply { read: Some(pb::LogId { term: 0, index }), refused: String::new() }
+                }
+                Err(why) => pb::ReadIndexReply { read: None, refused: why },
+            })
         };
-        Ok(Response::new(reply))
+        admitted.answer(answering).await
     }
 
     async fn forward(&self, request: Request<pb::ForwardRequest>) -> Reply<pb::ForwardReply> {
         let message = request.into_inner();
-        self.node.shared.admit(message.header).await?;
+        let admitted = self.node.shared.admit(message.header).await?;
         let Some(command) = message.command else {
             return Err(Status::invalid_argument("a forwarded write without a command"));
         };
@@ -192,6 +217,6 @@ impl Peer for PeerService {
             // for ever.
             forward: false,
         };
-        Ok(Response::new(forward::encode_result(self.node.write(request).await)))
+        admitted.answer(async { Ok(forward::encode_result(self.node.write(request).await)) }).await
     }
 }

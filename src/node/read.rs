@@ -96,7 +96,8 @@ async fn ask_leader(consensus: &Consensus, leader: MemberId) -> Outcome {
     let no_quorum = |why: String| ReadFailure::NoQuorum(why);
     let Some(peer) = consensus.peer(leader) else { return Err(ReadFailure::NotLeader) };
     let mut client = peer.client(Lane::Control).await.map_err(no_quorum)?;
-    match client.read_index(pb::ReadIndexRequest { header: Some(peer.header()) }).await {
+    let asking = client.read_index(pb::ReadIndexRequest { header: Some(peer.header()) });
+    match peer.call(asking).await {
         Err(status) => Err(no_quorum(peer.failed(Lane::Control, &status).await)),
         Ok(response) => {
             let reply = response.into_inner();

@@ -66,6 +66,8 @@ pub struct Written {
     pub reply: Option<Reply>,
     pub at: LogId,
     pub leader: MemberName,
+    /// Who has it on disk, as far as the leader knew when it answered.
+    pub acked: Arc<[MemberName]>,
 }
 
 /// One write in the queue.
@@ -78,7 +80,13 @@ struct Queued {
     _admission: Admission,
 }
 
-type Answer = std::result::Result<(LogId, Option<Reply>), ProposeError>;
+struct Answered {
+    at: LogId,
+    reply: Option<Reply>,
+    acked: Arc<[MemberName]>,
+}
+
+type Answer = std::result::Result<Answered, ProposeError>;
 
 /// Writes admitted and not answered yet.
 #[derive(Default)]
@@ -233,32 +241,37 @@ async fn propose(mut batch: Vec<Queued>, consensus: Consensus, time_ms: u64) {
             Either::Left((outcome, _)) => outcome,
             Either::Right((persisted, outcome)) => {
                 if let Ok(at) = persisted {
-                    answer_at_leader(&mut waiting, at);
+                    answer_at_leader(&mut waiting, at, consensus.my_name().as_slice());
                 }
                 outcome.await
             }
         },
     };
-    answer_all(waiting, outcome);
+    let acked = |at: LogId| consensus.holders(at.index);
+    answer_all(waiting, outcome.map(|(at, replies)| (at, replies, acked(at))));
 }
 
-fn answer_at_leader(waiting: &mut [Option<Queued>], at: LogId) {
+fn answer_at_leader(waiting: &mut [Option<Queued>], at: LogId, me: &[MemberName]) {
+    let acked: Arc<[MemberName]> = me.into();
     for slot in waiting {
         if slot.as_ref().is_some_and(|write| write.at_leader)
             && let Some(write) = slot.take()
         {
             // The client may have given up; the write stands all the same.
-            let _ = write.answer.send(Ok((at, None)));
+            let _ = write.answer.send(Ok(Answered { at, reply: None, acked: acked.clone() }));
         }
     }
 }
 
-fn answer_all(waiting: Vec<Option<Queued>>, outcome: std::result::Result<(LogId, Vec<Reply>), ProposeError>) {
+type Outcome = std::result::Result<(LogId, Vec<Reply>, Arc<[MemberName]>), ProposeError>;
+
+fn answer_all(waiting: Vec<Option<Queued>>, outcome: Outcome) {
     match outcome {
-        Ok((at, replies)) => {
+        Ok((at, replies, acked)) => {
             for (write, reply) in waiting.into_iter().zip(replies) {
                 if let Some(write) = write {
-                    let _ = write.answer.send(Ok((at, Some(reply))));
+                    let answered = Answered { at, reply: Some(reply), acked: acked.clone() };
+                    let _ = write.answer.send(Ok(answered));
                 }
             }
         }
@@ -329,19 +342,18 @@ impl Shared {
 
     async fn write_here(&self, running: &Running, request: WriteRequest) -> Result<Written> {
         let at_leader = request.ack == Ack::Leader && may_answer_at_leader(&request.command);
+        let deadline = Instant::now() + request.timeout;
         let answered = running.writes.submit(request.command, at_leader)?;
-        let everything = async {
-            let answer = answered.await.map_err(|_| stopped_midway())?;
-            let (at, reply) = answer.map_err(|error| self.propose_error(running, error))?;
-            if request.ack == Ack::All {
-                running.consensus.on_every_voter(at.index).await;
-            }
-            Ok(Written { reply, at, leader: self.config.name.clone() })
+        let Ok(answered) = tokio::time::timeout_at(deadline, answered).await else {
+            return Err(Error::Unknown { why: format!("no answer within {:?}", request.timeout) });
         };
-        match tokio::time::timeout(request.timeout, everything).await {
-            Ok(result) => result,
-            Err(_) => Err(Error::Unknown { why: format!("no answer within {:?}", request.timeout) }),
+        let answered = answered.map_err(|_| stopped_midway())?;
+        let Answered { at, reply, mut acked } =
+            answered.map_err(|error| self.propose_error(running, error))?;
+        if request.ack == Ack::All {
+            acked = running.on_every_voter(at, deadline).await?;
         }
+        Ok(Written { reply, at, leader: self.config.name.clone(), acked })
     }
 
     fn propose_error(&self, running: &Running, error: ProposeError) -> Error {
@@ -350,6 +362,23 @@ impl Shared {
             ProposeError::Unknown(why) => Error::Unknown { why },
             ProposeError::Stopped(why) => Error::Unknown { why },
         }
+    }
+}
+
+impl Running {
+    /// Waits until every voter has the entry on disk, and says who has it.
+    async fn on_every_voter(&self, at: LogId, deadline: Instant) -> Result<Arc<[MemberName]>> {
+        let everywhere = tokio::time::timeout_at(deadline, self.consensus.on_every_voter(at.index)).await;
+        let acked = self.consensus.holders(at.index);
+        if everywhere.is_ok() {
+            return Ok(acked);
+        }
+        let view = self.consensus.view();
+        let missing = view.voters().map(|voter| &voter.name).filter(|name| !acked.contains(name));
+        let missing: Vec<&str> = missing.map(MemberName::as_str).collect();
+        let why =
+            format!("it is committed and applied, but not on every voter: {} lacks it", missing.join(", "));
+        Err(Error::Unknown { why })
     }
 }
 

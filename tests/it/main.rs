@@ -6,6 +6,7 @@
 
 mod bootstrap;
 mod docs;
+mod faults;
 mod http_contract;
 mod kill_loop;
 mod leadership;

@@ -21,7 +21,7 @@ use super::{MAX_KEY_BYTES, MAX_VALUE_BYTES, body, conditions, percent};
 use crate::node::{Node, WriteRequest, Written};
 use crate::proto::log::{Command, Delete, Put, command::Op};
 use crate::storage::mvcc::{KeyValue, Reply};
-use crate::types::{Ack, Revision};
+use crate::types::{Ack, MemberName, Revision};
 
 pub const READ_PARAMS: &[&str] =
     &["consistency", "min_revision", "revision", "timeout", "forward", "redirect"];
@@ -176,6 +176,7 @@ struct WriteReply<'a> {
     bytes: Option<usize>,
     leader_id: &'a str,
     ack: &'static str,
+    acked: &'a [MemberName],
     #[serde(skip_serializing_if = "Option::is_none")]
     revision: Option<Revision>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -193,6 +194,7 @@ impl<'a> WriteReply<'a> {
             bytes: None,
             leader_id: written.leader.as_str(),
             ack: ack.as_str(),
+            acked: &written.acked,
             revision: None,
             create_revision: None,
             version: None,

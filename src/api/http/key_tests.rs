@@ -24,7 +24,8 @@ fn place() -> Place {
 
 fn written(reply: Option<Reply>) -> Written {
     let leader = MemberName::parse("node-1").expect("valid name");
-    Written { reply, at: LogId { term: 4, index: 9 }, leader }
+    let acked = [leader.clone()].into();
+    Written { reply, at: LogId { term: 4, index: 9 }, leader, acked }
 }
 
 async fn got(headers: &[(&str, &str)], value: &'static [u8]) -> Response<Body> {
@@ -85,7 +86,7 @@ async fn the_chapters_write() {
     .expect("written");
     assert_eq!(response.headers()[header::ETAG], "\"5\"");
     let expected = json!({
-        "success": true, "key": "name", "value": "Alice", "leaderId": "node-1", "ack": "quorum",
+        "success": true, "key": "name", "value": "Alice", "leaderId": "node-1", "ack": "quorum", "acked": ["node-1"],
         "revision": 5, "createRevision": 5, "version": 1
     });
     assert_eq!(body_of(response).await, expected);
@@ -124,7 +125,7 @@ fn failed_conditions_and_bad_bodies() {
 async fn deleting() {
     let deleted = |deleted| Some(Reply::Deleted { revision: 8, deleted, previous: Vec::new() });
     let done = delete_reply("a", &written(deleted(1)), Ack::Quorum).expect("deleted");
-    let expected = json!({"success": true, "key": "a", "leaderId": "node-1", "ack": "quorum", "revision": 8});
+    let expected = json!({"success": true, "key": "a", "leaderId": "node-1", "ack": "quorum", "acked": ["node-1"], "revision": 8});
     assert_eq!(body_of(done).await, expected);
     let nothing = delete_reply("a", &written(deleted(0)), Ack::Quorum).expect_err("nothing there");
     let body: Value = body_of(nothing.into_response(true, false)).await;

@@ -22,6 +22,7 @@ mod docs_tests;
 mod error;
 mod health;
 mod key;
+mod lab;
 mod percent;
 mod query;
 mod reply;
@@ -112,6 +113,9 @@ async fn answer(app: &App, route: Route, request: Request<Body>) -> ApiResult {
         Route::Changes => v1::changes(node, &parts).await,
         Route::Compact => v1::compact(node, &parts).await,
         Route::StateHash => v1::state_hash(node).await,
+        Route::LabNetwork => lab::network(node, &parts),
+        Route::LabLink => lab::set_link(node, &parts, body).await,
+        Route::LabHeal => lab::heal(node, &parts),
         Route::Live => health::live(node),
         Route::Ready => health::ready(node, &parts),
         Route::Metrics => app.scrape.page(),

@@ -2,6 +2,8 @@
 
 use http::Method;
 
+use super::lab::LINK_PREFIX;
+
 /// Before every key.
 pub const KEY_PREFIX: &str = "/key/";
 
@@ -15,6 +17,9 @@ pub enum Route {
     Changes,
     Compact,
     StateHash,
+    LabNetwork,
+    LabLink,
+    LabHeal,
     Live,
     Ready,
     Metrics,
@@ -41,6 +46,12 @@ pub fn find(method: &Method, path: &str) -> Route {
             _ => Route::WrongMethod { allow: "GET, HEAD, PUT, DELETE, OPTIONS" },
         };
     }
+    if path.starts_with(LINK_PREFIX) {
+        return match *method {
+            Method::PUT => Route::LabLink,
+            _ => Route::WrongMethod { allow: "PUT, OPTIONS" },
+        };
+    }
     let read = |route| match *method {
         Method::GET | Method::HEAD => route,
         _ => Route::WrongMethod { allow: READ },
@@ -55,6 +66,9 @@ pub fn find(method: &Method, path: &str) -> Route {
         "/v1/state-hash" => read(Route::StateHash),
         "/v1/compact" if method == Method::POST => Route::Compact,
         "/v1/compact" => Route::WrongMethod { allow: "POST, OPTIONS" },
+        "/v1/lab/network" if method == Method::DELETE => Route::LabHeal,
+        "/v1/lab/network" if matches!(*method, Method::GET | Method::HEAD) => Route::LabNetwork,
+        "/v1/lab/network" => Route::WrongMethod { allow: "GET, HEAD, DELETE, OPTIONS" },
         _ => Route::Unknown,
     }
 }
@@ -69,6 +83,7 @@ impl Route {
             Route::Changes => "/v1/changes",
             Route::Compact => "/v1/compact",
             Route::StateHash => "/v1/state-hash",
+            Route::LabNetwork | Route::LabLink | Route::LabHeal => "/v1/lab/network",
             Route::Live => "/livez",
             Route::Ready => "/readyz",
             Route::Metrics => "/metrics",
@@ -78,7 +93,11 @@ impl Route {
 
     /// Routes whose errors are `application/problem+json`.
     pub fn is_v1(self) -> bool {
-        matches!(self, Route::Keys | Route::Changes | Route::Compact | Route::StateHash)
+        matches!(self, Route::Keys | Route::Changes | Route::Compact | Route::StateHash) || self.is_lab()
+    }
+
+    fn is_lab(self) -> bool {
+        matches!(self, Route::LabNetwork | Route::LabLink | Route::LabHeal)
     }
 
     /// Routes whose refusals say what became of the write.
@@ -89,7 +108,8 @@ impl Route {
     /// Whether the limit of requests at once applies. What operators need to see an
     /// overload, and what costs nothing, is exempt.
     pub fn is_limited(self) -> bool {
-        self.is_v1() || matches!(self, Route::GetKey | Route::PutKey | Route::DeleteKey)
+        let keys = matches!(self, Route::GetKey | Route::PutKey | Route::DeleteKey);
+        keys || (self.is_v1() && !self.is_lab())
     }
 }
 

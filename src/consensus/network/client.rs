@@ -23,6 +23,7 @@ use super::super::types::{
     Member, RaftLogId, RaftSnapshot, RaftVote, TypeConfig, encode_membership, entry_to_pb, from_raft_id,
     log_id_from_pb, log_id_to_pb, vote_from_pb, vote_to_pb,
 };
+use super::faults::through;
 use super::pool::{Client, Lane, Peer, PeerPool};
 
 type RpcError = RPCError<TypeConfig>;
@@ -51,7 +52,7 @@ impl NetworkFactory {
     }
 
     fn network(&self, target: u64, node: &Member, heartbeats: bool) -> PeerNetwork {
-        PeerNetwork { peer: self.pool.peer(MemberId(target), &node.url), heartbeats }
+        PeerNetwork { peer: self.pool.peer(MemberId(target), node), heartbeats }
     }
 }
 
@@ -116,13 +117,20 @@ fn append_from_pb(peer: &Peer, term: u64, reply: pb::AppendReply) -> AppendResul
 }
 
 /// Runs one unary call on the control lane within the option's time.
-async fn unary<T, F>(peer: &Arc<Peer>, ttl: Duration, call: impl FnOnce(Client) -> F) -> Result<T, RpcError>
+async fn unary<M, T, F>(
+    peer: &Arc<Peer>,
+    ttl: Duration,
+    message: M,
+    call: impl Fn(Client, M) -> F,
+) -> Result<T, RpcError>
 where
-    F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    M: Clone,
+    T: Send + 'static,
+    F: Future<Output = Result<tonic::Response<T>, tonic::Status>> + Send + 'static,
 {
     let attempt = async {
         let client = peer.client(Lane::Control).await.map_err(unreachable)?;
-        match call(client).await {
+        match peer.call_idempotent(|| call(client.clone(), message.clone())).await {
             Ok(response) => Ok(response.into_inner()),
             Err(status) => Err(unreachable(peer.failed(Lane::Control, &status).await)),
         }
@@ -139,7 +147,8 @@ where
 async fn send_heartbeat(peer: Arc<Peer>, request: AppendRequest, ttl: Duration) -> AppendResult {
     let term = request.vote.leader_id.term;
     let message = append_to_pb(request, Some(peer.header()));
-    let reply = unary(&peer, ttl, |mut client| async move { client.heartbeat(message).await }).await?;
+    let send = |mut client: Client, message| async move { client.heartbeat(message).await };
+    let reply = unary(&peer, ttl, message, send).await?;
     append_from_pb(&peer, term, reply)
 }
 
@@ -207,22 +216,25 @@ where
     async_stream::stream! {
         let Some(first) = requests.next().await else { return };
         let term = first.vote.leader_id.term;
+        let patience = PROGRESS_CHECK + peer.link().map_or(Duration::ZERO, |link| link.delay());
         let mut client = match peer.client(Lane::Bulk).await {
             Ok(client) => client,
             Err(why) => { yield Err(unreachable(why)); return }
         };
         let sent = Arc::new(AtomicU64::new(0));
         let messages = outgoing(first, requests, peer.header(), sent.clone());
-        let opened = tokio::time::timeout(PROGRESS_CHECK * 2, client.append(messages)).await;
-        let mut replies = match opened {
+        let messages = through(peer.link().cloned(), |link| &link.send, Box::pin(messages));
+        let opened = tokio::time::timeout(patience * 2, client.append(messages)).await;
+        let replies = match opened {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => { yield Err(unreachable(peer.failed(Lane::Bulk, &status).await)); return }
             Err(_) => { peer.hang_up(Lane::Bulk).await; yield Err(unreachable("append stream not opened in time")); return }
         };
+        let mut replies = Box::pin(through(peer.link().cloned(), |link| &link.receive, replies));
         let mut received = 0;
         let mut stalled = false;
         loop {
-            match tokio::time::timeout(PROGRESS_CHECK, replies.next()).await {
+            match tokio::time::timeout(patience, replies.next()).await {
                 Ok(Some(Ok(reply))) => {
                     received += 1;
                     stalled = false;
@@ -275,6 +287,9 @@ async fn send_snapshot(peer: Arc<Peer>, vote: RaftVote, snapshot: RaftSnapshot) 
         membership: Some(encode_membership(membership.membership())),
     };
     tracing::info!(to = %peer.url(), upto = ?snapshot.meta.last_log_id.map(|id| id.index), "sending a snapshot");
+    if peer.link().is_some_and(|link| link.send.is_cut()) {
+        return Err("the link is cut".to_owned());
+    }
     let failure = Arc::default();
     let parts = snapshot_parts(header, snapshot.snapshot, Arc::clone(&failure));
     let mut client = peer.client(Lane::Bulk).await?;
@@ -330,8 +345,8 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let message = vote_request_to_pb(&self.peer, &request);
-        let ask = |mut client: Client| async move { client.vote(message).await };
-        vote_reply_from_pb(unary(&self.peer, option.soft_ttl(), ask).await?)
+        let ask = |mut client: Client, message| async move { client.vote(message).await };
+        vote_reply_from_pb(unary(&self.peer, option.soft_ttl(), message, ask).await?)
     }
 
     async fn pre_vote(
@@ -340,8 +355,8 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let message = vote_request_to_pb(&self.peer, &request);
-        let ask = |mut client: Client| async move { client.pre_vote(message).await };
-        vote_reply_from_pb(unary(&self.peer, option.soft_ttl(), ask).await?)
+        let ask = |mut client: Client, message| async move { client.pre_vote(message).await };
+        vote_reply_from_pb(unary(&self.peer, option.soft_ttl(), message, ask).await?)
     }
 
     async fn full_snapshot(
@@ -376,10 +391,8 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             from_leader: Some(vote_to_pb(request.from_leader())),
             last: request.last_log_id().copied().map(log_id_to_pb),
         };
-        let reply = unary(&self.peer, option.hard_ttl(), |mut client| async move {
-            client.transfer_leader(message).await
-        })
-        .await?;
+        let ask = |mut client: Client, message| async move { client.transfer_leader(message).await };
+        let reply = unary(&self.peer, option.hard_ttl(), message, ask).await?;
         match reply.refused.is_empty() {
             true => Ok(Ok(())),
             false => Err(broken(reply.refused)),

@@ -17,6 +17,8 @@ use crate::proto::peer::peer_client::PeerClient;
 use crate::proto::peer::{Header, Run};
 use crate::types::{ClusterId, LogId, MemberId, Term};
 
+use super::super::types::Member;
+use super::faults::{Faults, Link};
 use super::{MAX_MESSAGE_BYTES, RefusalKind, refusal_kind};
 
 /// How long a TCP connect and the HTTP/2 preface may take.
@@ -82,6 +84,7 @@ pub struct Peer {
     acknowledged: Mutex<(Term, Option<LogId>)>,
     /// It says that it is about to stop.
     draining: AtomicBool,
+    link: Option<Arc<Link>>,
     refusals: mpsc::UnboundedSender<PeerRefusal>,
 }
 
@@ -96,6 +99,33 @@ pub struct PeerRefusal {
 impl Peer {
     pub fn id(&self) -> MemberId {
         self.id
+    }
+
+    /// Where faults between this node and the peer are, if there can be any.
+    pub fn link(&self) -> Option<&Arc<Link>> {
+        self.link.as_ref()
+    }
+
+    /// One call, with what the link does to the message and to its answer. A lost one
+    /// never returns: the caller has a deadline.
+    pub async fn call<T>(&self, call: impl Future<Output = T>) -> T {
+        let Some(link) = &self.link else { return call.await };
+        link.send.carry(Lane::Control).await;
+        let answer = call.await;
+        link.receive.carry(Lane::Control).await;
+        answer
+    }
+
+    /// The same for a message that may come twice.
+    pub async fn call_idempotent<T, F>(&self, call: impl Fn() -> F) -> T
+    where
+        F: Future<Output = T> + Send + 'static,
+        T: Send + 'static,
+    {
+        if self.link.as_ref().is_some_and(|link| link.send.doubles()) {
+            tokio::spawn(call());
+        }
+        self.call(call()).await
     }
 
     pub fn header(&self) -> Header {
@@ -186,6 +216,7 @@ pub struct PeerPool {
     cluster: ClusterId,
     me: MemberId,
     run: Run,
+    faults: Faults,
     peers: Arc<Mutex<BTreeMap<MemberId, Arc<Peer>>>>,
     refusals: mpsc::UnboundedSender<PeerRefusal>,
 }
@@ -196,23 +227,24 @@ impl PeerPool {
         cluster: ClusterId,
         me: MemberId,
         run: Run,
+        faults: Faults,
     ) -> (Self, mpsc::UnboundedReceiver<PeerRefusal>) {
         let (refusals, received) = mpsc::unbounded_channel();
-        (Self { net, cluster, me, run, peers: Arc::default(), refusals }, received)
+        (Self { net, cluster, me, run, faults, peers: Arc::default(), refusals }, received)
     }
 
-    /// The peer with this id; `url` is where the membership says it is.
-    pub fn peer(&self, id: MemberId, url: &str) -> Arc<Peer> {
+    pub fn peer(&self, id: MemberId, member: &Member) -> Arc<Peer> {
         let mut peers = self.peers.lock();
         let peer = peers.entry(id).or_insert_with(|| {
             Arc::new(Peer {
                 id,
-                url: Mutex::new(url.to_owned()),
+                url: Mutex::new(member.url.clone()),
                 net: self.net.clone(),
                 header: Header { cluster: self.cluster.0, from: self.me.0, to: id.0, run: Some(self.run) },
                 lanes: [None, None].map(tokio::sync::Mutex::new),
                 acknowledged: Mutex::new((0, None)),
                 draining: AtomicBool::new(false),
+                link: self.faults.link(&member.name),
                 refusals: self.refusals.clone(),
             })
         });
@@ -240,8 +272,9 @@ mod tests {
     #[test]
     fn a_peer_that_denies_what_it_acknowledged_in_this_term_has_forgotten() {
         let net: Arc<dyn Net> = Arc::new(crate::env::net::RealNet);
-        let (pool, _refusals) = PeerPool::new(net, ClusterId(1), MemberId(1), Run { starts: 1, nonce: 1 });
-        let peer = pool.peer(MemberId(2), "http://x:1");
+        let (pool, _refusals) =
+            PeerPool::new(net, ClusterId(1), MemberId(1), Run { starts: 1, nonce: 1 }, Faults::default());
+        let peer = pool.peer(MemberId(2), &Member::default());
         peer.note_acknowledged(3, Some(LogId { term: 3, index: 9 }));
         assert!(peer.has_forgotten(3, LogId { term: 3, index: 9 }));
         assert!(!peer.has_forgotten(3, LogId { term: 3, index: 10 }));

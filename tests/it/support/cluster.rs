@@ -211,9 +211,19 @@ impl Cluster {
         .await
     }
 
+    /// The leader that these nodes agree on, whatever the others say.
+    pub async fn wait_leader_among(&self, nodes: &[usize]) -> usize {
+        eventually(PATIENCE, || self.leader_among(nodes)).await
+    }
+
     async fn agreed_leader(&self) -> Result<usize, String> {
+        let running: Vec<usize> = (0..self.len()).filter(|i| self.runs(*i)).collect();
+        self.leader_among(&running).await
+    }
+
+    async fn leader_among(&self, nodes: &[usize]) -> Result<usize, String> {
         let mut statuses = Vec::new();
-        for i in (0..self.len()).filter(|i| self.runs(*i)) {
+        for i in nodes.iter().copied() {
             statuses.push((i, self.status(i).await, self.send(i, Request::get("/readyz")).await));
         }
         let leads = |(i, status, _): &(usize, Result<Value, String>, _)| {
