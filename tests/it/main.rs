@@ -5,6 +5,7 @@
 //! beside each other. `docs/testing.md` says how to run and reproduce them.
 
 mod bootstrap;
+mod damage;
 mod docs;
 mod faults;
 mod http_contract;

@@ -160,18 +160,38 @@ pub(super) struct Table {
     disk: Arc<dyn Disk>,
 }
 
+fn damaged(why: &str) -> io::Error {
+    invalid(format!(
+        "{STATE_FILE} is damaged: {why}. Empty this node's data directory and start it again: it comes back by itself and is filled by the others"
+    ))
+}
+
 impl Table {
     /// Opens `state.redb`, makes it when there is none, and clears what a crash left.
     pub fn open(disk: &Arc<dyn Disk>) -> io::Result<Self> {
         disk.remove(NEW_STATE_FILE)?;
         if disk.list("")?.iter().any(|name| name == STATE_FILE) {
-            return Self::on(disk, disk.open(STATE_FILE, false)?);
+            let mut table = Self::on(disk, disk.open(STATE_FILE, false)?)?;
+            table.check()?;
+            return Ok(table);
         }
         let table = Self::create_new(disk)?;
         let empty = Meta::new(&AppliedState::default(), 1, 0, RowId::default());
         table.write(|_| Ok((empty, ())))?;
         table.publish()?;
         Ok(table)
+    }
+
+    /// Reads the whole table and compares every page's checksum: opening alone would not
+    /// notice a flipped bit, and the node would serve it.
+    fn check(&mut self) -> io::Result<()> {
+        let db = Arc::get_mut(&mut self.db).ok_or_else(|| io::Error::other("the table is in use already"))?;
+        match db.check_integrity() {
+            Ok(true) => Ok(()),
+            // Mended, by going back to what it was before: the log may not have the rest.
+            Ok(false) => Err(damaged("a checksum does not match")),
+            Err(error) => Err(damaged(&error.to_string())),
+        }
     }
 
     /// An empty database beside the current one, invisible until [`Table::publish`].

@@ -133,6 +133,19 @@ impl Cluster {
         }
     }
 
+    /// Starts a node that may refuse to: says whether it answers, or with which code it ended.
+    pub async fn try_start(&self, i: usize) -> Result<(), Option<i32>> {
+        let process = Process::start(&self.env_of(i), &self.log_path(self.name(i)));
+        *self.process(i) = Some(process);
+        eventually(PATIENCE, || async {
+            if let Some(status) = self.process(i).as_mut().and_then(Process::exited) {
+                return Ok(Err(status.code()));
+            }
+            self.send(i, Request::get("/livez")).await.map(|_| Ok(())).map_err(|error| error.to_string())
+        })
+        .await
+    }
+
     pub fn kill9(&self, i: usize) {
         if let Some(mut process) = self.process(i).take() {
             process.kill9();
