@@ -4,6 +4,10 @@
 test:
     cargo test --workspace && (cd crates/sim && cargo test)
 
+# Writes the elections under src/consensus/election/tests anew; read the diff.
+bless:
+    BELLWETHER_BLESS=1 cargo test --lib elections_go_as_written_down
+
 # Everything that continuous integration runs.
 ci:
     .ci/run

@@ -66,6 +66,32 @@ async fn a_leader_that_slept_serves_no_stale_read() {
     observer.expect_one_leader_a_term();
 }
 
+/// Longer than an election and any client's patience.
+const LONG_SLEEP: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_sleeps_under_load_loses_nothing() {
+    let cluster = Arc::new(Cluster::started(3, &[]).await);
+    let observer = Observer::start(&cluster.ports());
+    let workload = Workload::start(&cluster, Settings { seed: 6, clients: 6 });
+    workload.wait_progress(100).await;
+    let old = cluster.wait_leader().await;
+    cluster.pause(old);
+    let others = [(old + 1) % 3, (old + 2) % 3];
+    let asleep = Instant::now();
+    let new = cluster.wait_leader_among(&others).await;
+    // By now the clients themselves may all wait for the one that sleeps.
+    cluster.put(new, "/key/meanwhile", "1").await.expect(200);
+    // The length of the sleep is the fault.
+    tokio::time::sleep(LONG_SLEEP.saturating_sub(asleep.elapsed())).await;
+    cluster.resume(old);
+    workload.wait_progress(100).await;
+    cluster.wait_leader().await;
+    workload.finish().await;
+    observer.expect_one_leader_a_term();
+    cluster.wait_equal_hashes().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn three_fresh_leaders_in_a_row() {
     let cluster = Cluster::started(3, &[]).await;

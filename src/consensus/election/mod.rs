@@ -10,6 +10,9 @@
 
 mod driver;
 mod ranked;
+#[cfg(test)]
+#[path = "tests/traces.rs"]
+mod traces;
 
 use std::time::Duration;
 
