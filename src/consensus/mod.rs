@@ -19,6 +19,7 @@ pub mod standing;
 mod state_machine;
 pub mod types;
 pub mod view;
+mod voice;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -56,6 +57,7 @@ use self::types::{
     from_raft_id, from_raft_vote,
 };
 use self::view::{Glance, MemberView, View};
+use self::voice::Rhythm;
 
 /// Under which name the engine logs.
 pub const ENGINE_LOG_TARGET: &str = "openraft";
@@ -100,6 +102,12 @@ impl Options {
         (self.election_timeout * 3 / 10).max(self.heartbeat + Duration::from_millis(1))
     }
 
+    /// When a leader without a quorum falls silent. Followers give up after the lease and
+    /// the longest random wait, which is another lease; the votes have as long again.
+    fn rhythm(&self) -> Rhythm {
+        Rhythm { patience: self.patience(), silence: self.lease() * 3, question: self.heartbeat * 2 }
+    }
+
     fn engine_config(&self) -> Result<openraft::Config, openraft::ConfigError> {
         let ms = |duration: Duration| duration.as_millis() as u64;
         // Heartbeats that replication makes redundant are left out, where the election
@@ -113,9 +121,6 @@ impl Options {
             election_timeout_max: ms(self.lease()),
             enable_elect: self.engine_elects,
             enable_pre_vote: Some(true),
-            // A leader that speaks but hears nobody falls silent after its lease, for long
-            // enough that the others elect one that hears them.
-            quorum_loss_probe_interval: Some(ms(self.lease() * 3)),
             // A restarted leader must not resume its term with a shorter log: it loses
             // acknowledged writes (docs/adr/0001).
             enable_leader_restore: Some(false),
@@ -349,6 +354,8 @@ impl Consensus {
             term: metrics.current_term,
             vote: from_raft_vote(&metrics.vote),
             engine_leads: facts.engine_leads,
+            quorum_acked_ago: facts.quorum_acked_ago,
+            alone: facts.alone,
             silent_for: facts.silent_for,
             last_log: metrics.last_log_index,
             committed: metrics.local_committed.map(|id| id.index),
@@ -403,6 +410,11 @@ impl Consensus {
     pub async fn campaign(&self) {
         // An error means that the engine stopped, which is told elsewhere.
         let _ = self.inner.raft.trigger().elect(true).await;
+    }
+
+    /// Speaks as a leader, or not, to whom no quorum has answered for `unanswered`.
+    fn mind_the_quorum(&self, unanswered: Duration) {
+        self.inner.pool.voice().allow(self.options().rhythm().speaks(unanswered));
     }
 
     /// Asks `to` to take over.

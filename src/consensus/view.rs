@@ -37,6 +37,10 @@ pub struct View {
     pub vote: Vote,
     /// The engine believes that it leads, acknowledged or not.
     pub engine_leads: bool,
+    /// Since a quorum last acknowledged this leader; never, on a fresh one.
+    pub quorum_acked_ago: Option<Duration>,
+    /// This node is the only voter.
+    pub alone: bool,
     /// Since the last word of any leader, or since the start.
     pub silent_for: Duration,
     pub last_log: Option<LogIndex>,

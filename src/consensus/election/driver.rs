@@ -69,6 +69,8 @@ struct Driver {
     /// See [`ElectionView::quiet_for`].
     quiet_since: Instant,
     last_leader: Option<MemberId>,
+    /// Since when the engine leads, as far as it does.
+    leads_since: Option<Instant>,
     /// When this node last asked for votes: at most once a step.
     campaigned: Option<Instant>,
     /// The log has been told that the leader is lost; turns that follow are not news.
@@ -91,6 +93,7 @@ pub async fn drive(consensus: Consensus, policy: ElectionPolicy, metrics: Arc<Me
         vote: None,
         quiet_since: now,
         last_leader: None,
+        leads_since: None,
         campaigned: None,
         told_lost: false,
         transfer_after: now,
@@ -109,6 +112,8 @@ impl Driver {
     async fn look(&mut self) {
         let view = self.consensus.view();
         self.remember(&view);
+        let unanswered = self.unanswered_for(&view);
+        self.consensus.mind_the_quorum(unanswered);
         let options = self.consensus.options();
         let me = options.me;
         let policy_view =
@@ -118,6 +123,16 @@ impl Driver {
             Decision::Campaign => self.campaign(policy_view.step).await,
             Decision::TransferTo(to) => self.transfer(&view, to).await,
         }
+    }
+
+    /// How long this leader has gone without a quorum's answer.
+    fn unanswered_for(&mut self, view: &View) -> Duration {
+        if !view.engine_leads || view.alone {
+            self.leads_since = None;
+            return Duration::ZERO;
+        }
+        let led_for = self.leads_since.get_or_insert_with(Instant::now).elapsed();
+        view.quorum_acked_ago.map_or(led_for, |ago| ago.min(led_for))
     }
 
     fn remember(&mut self, view: &View) {

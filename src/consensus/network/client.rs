@@ -145,6 +145,7 @@ where
 }
 
 async fn send_heartbeat(peer: Arc<Peer>, request: AppendRequest, ttl: Duration) -> AppendResult {
+    peer.may_lead().map_err(unreachable)?;
     let term = request.vote.leader_id.term;
     let message = append_to_pb(request, Some(peer.header()));
     let send = |mut client: Client, message| async move { client.heartbeat(message).await };
@@ -215,6 +216,7 @@ where
 {
     async_stream::stream! {
         let Some(first) = requests.next().await else { return };
+        if let Err(why) = peer.may_lead() { yield Err(unreachable(why)); return }
         let term = first.vote.leader_id.term;
         let patience = PROGRESS_CHECK + peer.link().map_or(Duration::ZERO, |link| link.delay());
         let mut client = match peer.client(Lane::Bulk).await {
@@ -287,6 +289,7 @@ async fn send_snapshot(peer: Arc<Peer>, vote: RaftVote, snapshot: RaftSnapshot) 
         membership: Some(encode_membership(membership.membership())),
     };
     tracing::info!(to = %peer.url(), upto = ?snapshot.meta.last_log_id.map(|id| id.index), "sending a snapshot");
+    peer.may_lead()?;
     if peer.link().is_some_and(|link| link.send.is_cut()) {
         return Err("the link is cut".to_owned());
     }

@@ -18,6 +18,7 @@ use crate::proto::peer::{Header, Run};
 use crate::types::{ClusterId, LogId, MemberId, Term};
 
 use super::super::types::Member;
+use super::super::voice::Voice;
 use super::faults::{Faults, Link};
 use super::{MAX_MESSAGE_BYTES, RefusalKind, refusal_kind};
 
@@ -85,6 +86,7 @@ pub struct Peer {
     /// It says that it is about to stop.
     draining: AtomicBool,
     link: Option<Arc<Link>>,
+    voice: Voice,
     refusals: mpsc::UnboundedSender<PeerRefusal>,
 }
 
@@ -104,6 +106,14 @@ impl Peer {
     /// Where faults between this node and the peer are, if there can be any.
     pub fn link(&self) -> Option<&Arc<Link>> {
         self.link.as_ref()
+    }
+
+    /// Asked before each word of a leader to this peer.
+    pub fn may_lead(&self) -> Result<(), &'static str> {
+        match self.voice.is_muted() {
+            true => Err("no quorum answers: silent, so that the others may elect"),
+            false => Ok(()),
+        }
     }
 
     /// One call, with what the link does to the message and to its answer. A lost one
@@ -217,6 +227,7 @@ pub struct PeerPool {
     me: MemberId,
     run: Run,
     faults: Faults,
+    voice: Voice,
     peers: Arc<Mutex<BTreeMap<MemberId, Arc<Peer>>>>,
     refusals: mpsc::UnboundedSender<PeerRefusal>,
 }
@@ -230,7 +241,13 @@ impl PeerPool {
         faults: Faults,
     ) -> (Self, mpsc::UnboundedReceiver<PeerRefusal>) {
         let (refusals, received) = mpsc::unbounded_channel();
-        (Self { net, cluster, me, run, faults, peers: Arc::default(), refusals }, received)
+        let voice = Voice::default();
+        (Self { net, cluster, me, run, faults, voice, peers: Arc::default(), refusals }, received)
+    }
+
+    /// What this node says as a leader.
+    pub fn voice(&self) -> &Voice {
+        &self.voice
     }
 
     pub fn peer(&self, id: MemberId, member: &Member) -> Arc<Peer> {
@@ -245,6 +262,7 @@ impl PeerPool {
                 acknowledged: Mutex::new((0, None)),
                 draining: AtomicBool::new(false),
                 link: self.faults.link(&member.name),
+                voice: self.voice.clone(),
                 refusals: self.refusals.clone(),
             })
         });
