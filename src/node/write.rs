@@ -218,10 +218,15 @@ async fn gather(queue: mpsc::UnboundedReceiver<Queued>, consensus: Consensus, cl
     }
 }
 
+/// One log entry's commands as the log carries them.
+pub(super) fn encode(commands: Vec<Command>, time_ms: u64) -> Bytes {
+    CommandBatch { format: BATCH_FORMAT, time_ms, commands }.encode_to_vec().into()
+}
+
 /// Encodes, proposes and answers one batch.
 async fn propose(mut batch: Vec<Queued>, consensus: Consensus, time_ms: u64) {
     let commands = batch.iter_mut().map(|write| std::mem::take(&mut write.command)).collect();
-    let encoded = Bytes::from(CommandBatch { format: BATCH_FORMAT, time_ms, commands }.encode_to_vec());
+    let encoded = encode(commands, time_ms);
     let (slot, persisted) = match batch.iter().any(|write| write.at_leader) {
         true => {
             let (slot, persisted) = PersistedSlot::new();
@@ -297,6 +302,7 @@ impl Node {
     /// Replicates one command and says what it did.
     pub async fn write(&self, request: WriteRequest) -> Result<Written> {
         let running = self.shared.require_running()?;
+        self.shared.checks.require_sound()?;
         match self.shared.check_writable(&running, &request.command) {
             Err(Error::NotLeader { leader: Some(leader), .. }) if request.forward => {
                 self.shared.forward(&running, leader, request).await

@@ -279,6 +279,7 @@ fn snapshot_parts(
 }
 
 async fn send_snapshot(peer: Arc<Peer>, vote: RaftVote, snapshot: RaftSnapshot) -> Result<RaftVote, String> {
+    peer.may_fill()?;
     let membership = &snapshot.meta.last_membership;
     let header = pb::SnapshotHeader {
         header: Some(peer.header()),
@@ -289,7 +290,6 @@ async fn send_snapshot(peer: Arc<Peer>, vote: RaftVote, snapshot: RaftSnapshot) 
         membership: Some(encode_membership(membership.membership())),
     };
     tracing::info!(to = %peer.url(), upto = ?snapshot.meta.last_log_id.map(|id| id.index), "sending a snapshot");
-    peer.may_lead()?;
     if peer.link().is_some_and(|link| link.send.is_cut()) {
         return Err("the link is cut".to_owned());
     }
