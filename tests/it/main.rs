@@ -12,6 +12,7 @@ mod http_contract;
 mod kill_loop;
 mod leadership;
 mod restart;
+mod state_check;
 mod support;
 mod tidy;
 mod walkthrough;
