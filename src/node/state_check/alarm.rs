@@ -19,7 +19,7 @@ pub struct Alarm {
 }
 
 const MEND: &str = "Stop this node, empty its DATA_DIR and start it again: it comes back by itself and is filled by the others";
-const MEND_DOUBT: &str = "Start the nodes that are down: the next comparison with a majority decides. If there are no more nodes, find out by hand which one is right, and empty the DATA_DIR of the other";
+const MEND_DOUBT: &str = "Start the nodes that are down: the next comparison with a majority decides. Empty no DATA_DIR before that. In a cluster of two there is no majority: see docs/operations.md";
 
 impl Alarm {
     /// A majority, these nodes, holds something else.
