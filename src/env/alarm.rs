@@ -12,11 +12,13 @@ use tokio::time::{Instant, Sleep};
 
 pub struct Alarm(Pin<Box<Sleep>>);
 
-impl Alarm {
-    pub fn new() -> Self {
+impl Default for Alarm {
+    fn default() -> Self {
         Self(Box::pin(tokio::time::sleep_until(Instant::now())))
     }
+}
 
+impl Alarm {
     /// What `future` yields before `deadline`, if it does. Deadlines that never go back are
     /// the cheap ones.
     pub async fn before<F: Future>(&mut self, deadline: Instant, future: F) -> Option<F::Output> {
@@ -41,7 +43,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_rings_at_each_deadline_and_no_sooner() {
         let began = Instant::now();
-        let mut alarm = Alarm::new();
+        let mut alarm = Alarm::default();
         for second in 1..4 {
             let deadline = began + Duration::from_secs(second);
             assert_eq!(alarm.before(deadline, std::future::ready(7)).await, Some(7));

@@ -203,8 +203,8 @@ impl Gatherer {
 /// The batcher: one proposal after the other, the next when the last is answered.
 async fn gather(queue: mpsc::UnboundedReceiver<Queued>, consensus: Consensus, clock: Arc<dyn Clock>) {
     let inflight = Arc::new(Semaphore::new(MAX_INFLIGHT_BATCHES));
-    let mut gatherer = Gatherer { queue, held: None, crowd: 0, company: Alarm::new() };
-    let mut next_turn = Alarm::new();
+    let mut gatherer = Gatherer { queue, held: None, crowd: 0, company: Alarm::default() };
+    let mut next_turn = Alarm::default();
     loop {
         let Ok(permit) = inflight.clone().acquire_owned().await else { return };
         let Some(batch) = gatherer.next_batch().await else { return };

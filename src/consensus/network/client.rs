@@ -194,7 +194,7 @@ where
     let mut rest = rest.fuse();
     async_stream::stream! {
         let count = || sent.fetch_add(1, Ordering::Relaxed);
-        let mut news = Alarm::new();
+        let mut news = Alarm::default();
         count();
         yield append_to_pb(first, Some(header));
         while let Some(mut request) = rest.next().await {
