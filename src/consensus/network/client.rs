@@ -14,7 +14,9 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use tokio::time::Instant;
 
+use crate::env::Alarm;
 use crate::proto::peer as pb;
 use crate::types::MemberId;
 
@@ -192,11 +194,13 @@ where
     let mut rest = rest.fuse();
     async_stream::stream! {
         let count = || sent.fetch_add(1, Ordering::Relaxed);
+        let mut news = Alarm::default();
         count();
         yield append_to_pb(first, Some(header));
         while let Some(mut request) = rest.next().await {
+            let until = Instant::now() + COMMIT_NEWS_DELAY;
             while request.entries.is_empty()
-                && let Ok(Some(later)) = tokio::time::timeout(COMMIT_NEWS_DELAY, rest.next()).await
+                && let Some(Some(later)) = news.before(until, rest.next()).await
             {
                 request = later;
             }
