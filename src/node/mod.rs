@@ -63,6 +63,9 @@ pub use crate::consensus::network::faults;
 const LOG_CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// How often the disk is looked after.
 const DISK_CHECK: Duration = Duration::from_secs(1);
+/// How often its room is asked for: what is written meanwhile, log and table together,
+/// must fit into the reserve.
+const ROOM_CHECK: Duration = Duration::from_millis(100);
 
 /// Why a node ended by itself.
 #[derive(Debug)]
@@ -134,7 +137,11 @@ impl Node {
             // under it.
             forget_log_and_store(&world)?;
         }
-        let options = LogOptions { segment_bytes: config.log_segment_bytes, cache_bytes: LOG_CACHE_BYTES };
+        let options = LogOptions {
+            segment_bytes: config.log_segment_bytes,
+            cache_bytes: LOG_CACHE_BYTES,
+            reserve_bytes: config.min_free_bytes,
+        };
         let log = Log::open(disk.clone(), &world.workers, options, metrics.clone())?;
         if identity.begun().is_some() && log.last_id().is_none() && log.vote().is_none() {
             return Err(io::Error::new(
@@ -322,6 +329,7 @@ impl Shared {
         tasks.spawn(rejoin::stay_a_voter(self.clone(), running.clone()));
         tasks.spawn(rejoin::finish_half_done_changes(running.clone()));
         tasks.spawn(self.clone().look_after_disk());
+        tasks.spawn(self.clone().watch_the_room());
         tasks.spawn(peer_service::watch_refusals(self.clone(), refusals));
         *self.phase.write() = Phase::Running(running.clone());
         Ok(running)
@@ -347,8 +355,8 @@ impl Shared {
         }
     }
 
-    /// What must happen now and then: room on the disk, and the last entries' way into
-    /// the table when nothing is written any more.
+    /// What must happen now and then: the log's size, and the last entries' way into the
+    /// table when nothing is written any more.
     async fn look_after_disk(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(DISK_CHECK);
         loop {
@@ -360,6 +368,13 @@ impl Shared {
                     running.consensus.trim_log().await;
                 }
             }
+        }
+    }
+
+    async fn watch_the_room(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(ROOM_CHECK);
+        loop {
+            ticks.tick().await;
             let low = self.world.disk.free_bytes().is_some_and(|free| free < self.config.min_free_bytes);
             if low != self.disk_low.swap(low, Ordering::Relaxed) {
                 match low {

@@ -262,3 +262,23 @@ fn a_full_disk_fails_the_append_and_loses_nothing_before_it() {
         append(&log, entries(1, held..held + 20, 200)).await.expect("there is room again");
     });
 }
+
+/// Deletes and votes need what a segment made ahead would take.
+#[test]
+fn the_reserve_is_not_spent_on_a_segment_ahead() {
+    for (reserve_bytes, spares) in [(4 * SEGMENT_BYTES, 0), (0, 1)] {
+        simulate(async {
+            let disk = FakeDisk::new();
+            disk.set_capacity(Some(5 * SEGMENT_BYTES));
+            let options = LogOptions { reserve_bytes, ..OPTIONS };
+            let log = Log::open(Arc::new(disk.clone()), &TASKS, options, Arc::default()).expect("open");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let names = disk.list(segment::DIRECTORY).expect("list");
+            let made = names.iter().filter(|name| name.ends_with(".spare")).count();
+            assert_eq!(made, spares, "with {reserve_bytes} bytes in reserve: {names:?}");
+            // Into the next segment, made when it is needed and no sooner.
+            append(&log, entries(1, 0..12, 200)).await.expect("append");
+            append(&log, entries(1, 12..14, 200)).await.expect("append");
+        });
+    }
+}
