@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod disk;
+pub mod failing_disk;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake_disk;
 pub mod net;

@@ -44,6 +44,7 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::consensus::{Consensus, Options, election};
 use crate::env::World;
+use crate::env::failing_disk::{DiskFaults, FailingDisk};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::storage::log::{Log, LogOptions};
@@ -103,6 +104,7 @@ pub(crate) struct Shared {
     /// The disk is nearly full: growth is refused.
     disk_low: AtomicBool,
     faults: faults::Faults,
+    disk_faults: DiskFaults,
     /// What ended this node, once something has.
     failure: Mutex<Option<String>>,
 }
@@ -128,7 +130,11 @@ pub(crate) struct Running {
 
 impl Node {
     /// Reads the directory: identity, log and store. Starts nothing.
-    pub fn open(config: Config, world: World) -> io::Result<Self> {
+    pub fn open(config: Config, mut world: World) -> io::Result<Self> {
+        let disk_faults = DiskFaults::default();
+        if config.lab {
+            world.disk = Arc::new(FailingDisk::new(world.disk, disk_faults.clone()));
+        }
         let disk = world.disk.clone();
         let identity = Identity::load(disk.as_ref(), &config.name)?;
         let metrics = Arc::new(Metrics::default());
@@ -156,6 +162,7 @@ impl Node {
         };
         let shared = Shared {
             faults,
+            disk_faults,
             config,
             world,
             metrics,
@@ -214,6 +221,11 @@ impl Node {
     /// How the network between this node and others may be spoilt.
     pub fn faults(&self) -> &faults::Faults {
         &self.shared.faults
+    }
+
+    /// How this node's disk may be made to fail; without `--lab` it cannot.
+    pub fn disk_faults(&self) -> &DiskFaults {
+        &self.shared.disk_faults
     }
 
     pub fn status(&self) -> Status {

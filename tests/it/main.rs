@@ -6,6 +6,7 @@
 
 mod bootstrap;
 mod damage;
+mod disk_faults;
 mod docs;
 mod faults;
 mod http_contract;

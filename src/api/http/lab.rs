@@ -153,11 +153,16 @@ pub fn heal(node: &Node, parts: &Parts) -> ApiResult {
     network(node, parts)
 }
 
+pub fn only_in_the_lab(node: &Node) -> Result<(), ApiError> {
+    match node.config().lab {
+        true => Ok(()),
+        false => Err(ApiError::not_found().with_hint("start the node with --lab to have this")),
+    }
+}
+
 /// The link to every other member.
 fn links(node: &Node) -> Result<Vec<(MemberName, Arc<Link>)>, ApiError> {
-    if !node.config().lab {
-        return Err(ApiError::not_found().with_hint("start the node with --lab to have this"));
-    }
+    only_in_the_lab(node)?;
     let others = node.status().members.into_iter().map(|member| member.name);
     let others = others.filter(|name| *name != node.config().name);
     Ok(others.filter_map(|name| node.faults().link(&name).map(|link| (name, link))).collect())

@@ -20,6 +20,8 @@ pub enum Route {
     LabNetwork,
     LabLink,
     LabHeal,
+    LabDisk,
+    LabFailDisk,
     Live,
     Ready,
     Metrics,
@@ -69,6 +71,9 @@ pub fn find(method: &Method, path: &str) -> Route {
         "/v1/lab/network" if method == Method::DELETE => Route::LabHeal,
         "/v1/lab/network" if matches!(*method, Method::GET | Method::HEAD) => Route::LabNetwork,
         "/v1/lab/network" => Route::WrongMethod { allow: "GET, HEAD, DELETE, OPTIONS" },
+        "/v1/lab/disk" if method == Method::PUT => Route::LabFailDisk,
+        "/v1/lab/disk" if matches!(*method, Method::GET | Method::HEAD) => Route::LabDisk,
+        "/v1/lab/disk" => Route::WrongMethod { allow: "GET, HEAD, PUT, OPTIONS" },
         _ => Route::Unknown,
     }
 }
@@ -84,6 +89,7 @@ impl Route {
             Route::Compact => "/v1/compact",
             Route::StateHash => "/v1/state-hash",
             Route::LabNetwork | Route::LabLink | Route::LabHeal => "/v1/lab/network",
+            Route::LabDisk | Route::LabFailDisk => "/v1/lab/disk",
             Route::Live => "/livez",
             Route::Ready => "/readyz",
             Route::Metrics => "/metrics",
@@ -97,7 +103,10 @@ impl Route {
     }
 
     fn is_lab(self) -> bool {
-        matches!(self, Route::LabNetwork | Route::LabLink | Route::LabHeal)
+        matches!(
+            self,
+            Route::LabNetwork | Route::LabLink | Route::LabHeal | Route::LabDisk | Route::LabFailDisk
+        )
     }
 
     /// Routes whose refusals say what became of the write.
