@@ -12,6 +12,7 @@ mod faults;
 mod http_contract;
 mod kill_loop;
 mod leadership;
+mod policies;
 mod restart;
 mod support;
 mod tidy;
