@@ -12,6 +12,8 @@ pub mod failing_disk;
 pub mod fake_disk;
 pub mod net;
 pub mod random;
+#[cfg(test)]
+mod tests;
 pub mod workers;
 
 use std::io;
