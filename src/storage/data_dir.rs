@@ -245,17 +245,34 @@ mod tests {
     }
 
     #[test]
-    fn any_flipped_bit_is_refused_with_the_mend() {
+    fn any_flipped_bit_or_cut_is_refused_with_the_mend() {
         let disk = FakeDisk::new();
         store_identity(&disk, &identity(1)).expect("store");
-        let length = disk.contents("identity").expect("the file").len() as u64;
-        for bit in 0..length * 8 {
-            disk.flip("identity", bit / 8, 1 << (bit % 8)).expect("flip");
-            let error = load_identity(&disk).expect_err("damage").to_string();
-            assert!(error.contains("DATA_DIR/identity") && error.contains(": "), "{error}");
-            disk.flip("identity", bit / 8, 1 << (bit % 8)).expect("flip back");
+        store_peers(&disk, &runs(1)).expect("store");
+        let refused = |path: &str| {
+            let error = match path {
+                "identity" => load_identity(&disk).map(drop),
+                _ => load_peers(&disk).map(drop),
+            };
+            let error = error.expect_err("damage").to_string();
+            assert!(error.contains(&format!("DATA_DIR/{path}")) && error.contains(": "), "{error}");
+        };
+        for path in ["identity", "peers"] {
+            let bytes = disk.contents(path).expect("the file");
+            for bit in 0..bytes.len() as u64 * 8 {
+                disk.flip(path, bit / 8, 1 << (bit % 8)).expect("flip");
+                refused(path);
+                disk.flip(path, bit / 8, 1 << (bit % 8)).expect("flip back");
+            }
+            let file = disk.open(path, false).expect("open");
+            for length in 0..bytes.len() as u64 {
+                file.set_len(length).expect("cut");
+                refused(path);
+            }
+            file.write_at(0, &bytes).expect("whole again");
         }
         load_identity(&disk).expect("undamaged again");
+        load_peers(&disk).expect("undamaged again");
     }
 
     #[test]
