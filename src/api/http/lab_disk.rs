@@ -6,7 +6,7 @@ use http::request::Parts;
 use serde::{Deserialize, Serialize};
 
 use super::error::{ApiError, ApiResult};
-use super::lab::only_in_the_lab;
+use super::lab::require_lab;
 use super::{body, query, reply};
 use crate::env::failing_disk::{Armed, Fault};
 use crate::node::Node;
@@ -54,7 +54,7 @@ struct DiskReply {
 /// What will fail, and how often something did.
 pub fn get(node: &Node, parts: &Parts) -> ApiResult {
     query::parse(parts.uri.query(), &[])?;
-    only_in_the_lab(node)?;
+    require_lab(node)?;
     let faults = node.disk_faults();
     let armed = faults.armed().map(ArmedText::of);
     Ok(reply::json(StatusCode::OK, &DiskReply { armed, struck: faults.struck() }))
@@ -63,7 +63,7 @@ pub fn get(node: &Node, parts: &Parts) -> ApiResult {
 /// Arms one fault, in the place of the last.
 pub async fn fail(node: &Node, parts: &Parts, body: Body) -> ApiResult {
     query::parse(parts.uri.query(), &[])?;
-    only_in_the_lab(node)?;
+    require_lab(node)?;
     let text = body::read(&parts.headers, body).await?;
     let asked: ArmedText = serde_json::from_slice(&text).map_err(|error| {
         ApiError::invalid(format!("not a fault of a disk: {error}"))

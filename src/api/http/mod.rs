@@ -119,6 +119,7 @@ async fn answer(app: &App, route: Route, request: Request<Body>) -> ApiResult {
         Route::LabHeal => lab::heal(node, &parts),
         Route::LabDisk => lab_disk::get(node, &parts),
         Route::LabFailDisk => lab_disk::fail(node, &parts, body).await,
+        Route::LabCorrupt => lab::corrupt(node, &parts).await,
         Route::Live => health::live(node),
         Route::Ready => health::ready(node, &parts),
         Route::Metrics => app.scrape.page(),

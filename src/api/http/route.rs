@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use super::lab::LINK_PREFIX;
+use super::lab::{CORRUPT_PREFIX, LINK_PREFIX};
 
 /// Before every key.
 pub const KEY_PREFIX: &str = "/key/";
@@ -22,6 +22,7 @@ pub enum Route {
     LabHeal,
     LabDisk,
     LabFailDisk,
+    LabCorrupt,
     Live,
     Ready,
     Metrics,
@@ -52,6 +53,12 @@ pub fn find(method: &Method, path: &str) -> Route {
         return match *method {
             Method::PUT => Route::LabLink,
             _ => Route::WrongMethod { allow: "PUT, OPTIONS" },
+        };
+    }
+    if path.starts_with(CORRUPT_PREFIX) {
+        return match *method {
+            Method::POST => Route::LabCorrupt,
+            _ => Route::WrongMethod { allow: "POST, OPTIONS" },
         };
     }
     let read = |route| match *method {
@@ -90,6 +97,7 @@ impl Route {
             Route::StateHash => "/v1/state-hash",
             Route::LabNetwork | Route::LabLink | Route::LabHeal => "/v1/lab/network",
             Route::LabDisk | Route::LabFailDisk => "/v1/lab/disk",
+            Route::LabCorrupt => "/v1/lab/corrupt/{key}",
             Route::Live => "/livez",
             Route::Ready => "/readyz",
             Route::Metrics => "/metrics",
@@ -105,7 +113,12 @@ impl Route {
     fn is_lab(self) -> bool {
         matches!(
             self,
-            Route::LabNetwork | Route::LabLink | Route::LabHeal | Route::LabDisk | Route::LabFailDisk
+            Route::LabNetwork
+                | Route::LabLink
+                | Route::LabHeal
+                | Route::LabDisk
+                | Route::LabFailDisk
+                | Route::LabCorrupt
         )
     }
 

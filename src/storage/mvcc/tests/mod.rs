@@ -2,6 +2,7 @@
 
 mod compaction;
 mod crash;
+mod marks;
 mod model;
 mod properties;
 mod snapshots;
@@ -17,7 +18,7 @@ use super::*;
 use crate::env::fake_disk::FakeDisk;
 use crate::proto::log::command::Op;
 use crate::proto::log::precondition::Is;
-use crate::proto::log::{Command, Compact, Delete, Precondition, Put};
+use crate::proto::log::{Command, Compact, Delete, Precondition, Put, StateCheck};
 
 /// A store on a disk in memory, and the log that would feed it: it knows the next index
 /// and can tell the store that everything is durable.
@@ -102,6 +103,10 @@ fn delete(key: impl Into<Bytes>, range_end: impl Into<Bytes>) -> Command {
 
 fn compact(revision: Revision) -> Command {
     Command { op: Some(Op::Compact(Compact { revision })), precondition: None }
+}
+
+fn mark(leader: u64) -> Command {
+    Command { op: Some(Op::StateCheck(StateCheck { leader })), precondition: None }
 }
 
 fn when(is: Is, command: Command) -> Command {
