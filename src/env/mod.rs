@@ -8,10 +8,13 @@
 pub mod alarm;
 pub mod clock;
 pub mod disk;
+pub mod failing_disk;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake_disk;
 pub mod net;
 pub mod random;
+#[cfg(test)]
+mod tests;
 pub mod workers;
 
 use std::io;
