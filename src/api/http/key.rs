@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::error::{ApiError, ApiResult};
+use super::memory::Budget;
 use super::query::{self, Params};
 use super::reply::{self, OCTETS, Place};
 use super::route::KEY_PREFIX;
@@ -79,11 +80,11 @@ fn get_reply(parts: &Parts, key: &str, found: &KeyValue, place: &Place) -> ApiRe
     Ok(response)
 }
 
-pub async fn put(node: &Node, parts: &Parts, body: Body) -> ApiResult {
+pub async fn put(node: &Node, parts: &Parts, body: Body, bodies: &Budget) -> ApiResult {
     let key = key_in(parts.uri.path())?;
     let params = query::parse(parts.uri.query(), WRITE_PARAMS)?;
     let precondition = conditions::precondition(&parts.headers)?;
-    let body = body::read(&parts.headers, body).await?;
+    let (body, _share) = body::read(&parts.headers, body, bodies).await?;
     let sent = Sent::parse(reply::has_type(&parts.headers, OCTETS), &body)?;
     let key_bytes = Bytes::copy_from_slice(key.as_bytes());
     let put = Put { key: key_bytes, value: sent.bytes(&body), ..Default::default() };

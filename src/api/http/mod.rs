@@ -1,7 +1,8 @@
 //! JSON over HTTP: the chapter's routes, ours under `/v1`, health and metrics.
 //!
 //! A request goes through [`dispatch`]: [`route`] finds the handler by method and path,
-//! [`admission`] turns away what is too much, the handler ([`key`], [`status`], [`v1`],
+//! [`admission`] turns away what is too much, [`memory`] counts what bodies and replies
+//! hold, the handler ([`key`], [`status`], [`v1`],
 //! [`health`]) parses, makes one call on the node and builds its reply with [`reply`], and
 //! every refusal is an [`error::ApiError`]. On the way out the reply gets its CORS
 //! headers, also a refusal, and its time is counted.
@@ -23,6 +24,7 @@ mod error;
 mod health;
 mod key;
 mod lab;
+mod memory;
 mod percent;
 mod query;
 mod reply;
@@ -43,6 +45,7 @@ use crate::metrics::RequestLabels;
 use crate::node::Node;
 use admission::Admission;
 use error::{ApiError, ApiResult};
+use memory::Budget;
 use route::Route;
 
 /// The longest key in bytes, after percent-decoding. Long enough for a path-like key,
@@ -58,6 +61,10 @@ pub const MAX_BODY_BYTES: usize = MAX_VALUE_BYTES + MAX_VALUE_BYTES / 2;
 struct App {
     node: Node,
     admission: Admission,
+    /// What bodies hold that are still coming.
+    bodies: Budget,
+    /// What replies hold that are not sent yet.
+    replies: Budget,
     scrape: scrape::Scrape,
 }
 
@@ -65,7 +72,10 @@ struct App {
 pub fn router(node: Node) -> axum::Router {
     let admission = Admission::new(node.config().max_inflight_requests, node.metrics().clone());
     let scrape = scrape::Scrape::new(node.clone());
-    axum::Router::new().fallback(dispatch).with_state(Arc::new(App { node, admission, scrape }))
+    let bodies = Budget::new(memory::MAX_BODY_BYTES_HELD);
+    let replies = Budget::new(memory::MAX_REPLY_BYTES_HELD);
+    let app = App { node, admission, bodies, replies, scrape };
+    axum::Router::new().fallback(dispatch).with_state(Arc::new(app))
 }
 
 async fn dispatch(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
@@ -79,6 +89,8 @@ async fn dispatch(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
     if method == Method::HEAD {
         reply::strip_body(&mut response);
     }
+    let held = memory::hold(&app.replies, response, !route.is_write());
+    let mut response = held.unwrap_or_else(|error| refuse(&app.node, route, error));
     cors::allow(response.headers_mut());
     let labels = RequestLabels {
         method: route::method_label(&method),
@@ -107,14 +119,14 @@ async fn answer(app: &App, route: Route, request: Request<Body>) -> ApiResult {
     match route {
         Route::Status => status::get(node, &parts),
         Route::GetKey => key::get(node, &parts).await,
-        Route::PutKey => key::put(node, &parts, body).await,
+        Route::PutKey => key::put(node, &parts, body, &app.bodies).await,
         Route::DeleteKey => key::delete(node, &parts).await,
         Route::Keys => v1::keys(node, &parts).await,
         Route::Changes => v1::changes(node, &parts).await,
         Route::Compact => v1::compact(node, &parts).await,
         Route::StateHash => v1::state_hash(node).await,
         Route::LabNetwork => lab::network(node, &parts),
-        Route::LabLink => lab::set_link(node, &parts, body).await,
+        Route::LabLink => lab::set_link(node, &parts, body, &app.bodies).await,
         Route::LabHeal => lab::heal(node, &parts),
         Route::Live => health::live(node),
         Route::Ready => health::ready(node, &parts),
