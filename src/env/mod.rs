@@ -10,6 +10,7 @@ pub mod disk;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake_disk;
 pub mod net;
+pub mod open_files;
 pub mod random;
 pub mod workers;
 
