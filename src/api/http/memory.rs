@@ -17,6 +17,7 @@ use http::Response;
 use hyper::body::{Frame, SizeHint};
 
 use super::error::ApiError;
+use super::reply;
 use crate::error::Error;
 
 /// Of all bodies that are being received: 85 of the largest at once, which clients of a
@@ -85,8 +86,10 @@ impl Drop for Share {
 /// Counts a reply until its last byte is sent. A read's is refused when it is too much; a
 /// write's is not, for the write was done: the budget of bodies bounds those.
 pub fn hold(budget: &Budget, response: Response<Body>, may_refuse: bool) -> Result<Response<Body>, ApiError> {
-    let bytes = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-    let Some(bytes) = bytes.filter(|bytes| *bytes > SMALL_BYTES) else { return Ok(response) };
+    let bytes = reply::length(&response);
+    if bytes <= SMALL_BYTES {
+        return Ok(response);
+    }
     let mut share = budget.nothing();
     let granted = share.grow_to(bytes);
     if may_refuse {

@@ -2,7 +2,7 @@
 //!
 //! A request goes through [`dispatch`]: [`route`] finds the handler by method and path,
 //! [`admission`] turns away what is too much, [`memory`] counts what bodies and replies
-//! hold, the handler ([`key`], [`status`], [`v1`],
+//! hold, [`turns`] keeps long work from crowding out the rest, the handler ([`key`], [`status`], [`v1`],
 //! [`health`]) parses, makes one call on the node and builds its reply with [`reply`], and
 //! every refusal is an [`error::ApiError`]. On the way out the reply gets its CORS
 //! headers, also a refusal, and its time is counted.
@@ -31,6 +31,7 @@ mod reply;
 mod route;
 mod scrape;
 mod status;
+mod turns;
 mod v1;
 mod value;
 
@@ -47,6 +48,7 @@ use admission::Admission;
 use error::{ApiError, ApiResult};
 use memory::Budget;
 use route::Route;
+use turns::Turns;
 
 /// The longest key in bytes, after percent-decoding. Long enough for a path-like key,
 /// short enough that an index of a million keys stays in memory.
@@ -65,6 +67,10 @@ struct App {
     bodies: Budget,
     /// What replies hold that are not sent yet.
     replies: Budget,
+    /// For long pages and values.
+    turns: Turns,
+    /// For hashes of the whole store, each in a thread of its own.
+    hashes: Turns,
     scrape: scrape::Scrape,
 }
 
@@ -74,7 +80,8 @@ pub fn router(node: Node) -> axum::Router {
     let scrape = scrape::Scrape::new(node.clone());
     let bodies = Budget::new(memory::MAX_BODY_BYTES_HELD);
     let replies = Budget::new(memory::MAX_REPLY_BYTES_HELD);
-    let app = App { node, admission, bodies, replies, scrape };
+    let (turns, hashes) = (Turns::default(), Turns::default());
+    let app = App { node, admission, bodies, replies, turns, hashes, scrape };
     axum::Router::new().fallback(dispatch).with_state(Arc::new(app))
 }
 
@@ -118,13 +125,13 @@ async fn answer(app: &App, route: Route, request: Request<Body>) -> ApiResult {
     let node = &app.node;
     match route {
         Route::Status => status::get(node, &parts),
-        Route::GetKey => key::get(node, &parts).await,
-        Route::PutKey => key::put(node, &parts, body, &app.bodies).await,
+        Route::GetKey => key::get(node, &parts, &app.turns).await,
+        Route::PutKey => key::put(app, &parts, body).await,
         Route::DeleteKey => key::delete(node, &parts).await,
-        Route::Keys => v1::keys(node, &parts).await,
-        Route::Changes => v1::changes(node, &parts).await,
+        Route::Keys => v1::keys(node, &parts, &app.turns).await,
+        Route::Changes => v1::changes(node, &parts, &app.turns).await,
         Route::Compact => v1::compact(node, &parts).await,
-        Route::StateHash => v1::state_hash(node).await,
+        Route::StateHash => v1::state_hash(node, &app.hashes).await,
         Route::LabNetwork => lab::network(node, &parts),
         Route::LabLink => lab::set_link(node, &parts, body, &app.bodies).await,
         Route::LabHeal => lab::heal(node, &parts),
