@@ -20,6 +20,11 @@ sim:
 kill-loop rounds="50":
     BELLWETHER_KILL_ROUNDS={{rounds}} cargo test --release --test it kill_loop -- --nocapture
 
+# Random input for one target, for some minutes; `just fuzz` alone lists them.
+fuzz target="" seconds="300":
+    @if [ -z "{{target}}" ]; then grep -rhoE 'explore[a-z_]*\("[a-z_]+"' src | cut -d'"' -f2 | sort; else \
+        BELLWETHER_FUZZ_SECONDS={{seconds}} cargo test --release --lib {{target}} -- --nocapture; fi
+
 # The chapter's walk and its failures in containers.
 containers:
     tests/containers/run

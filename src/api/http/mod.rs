@@ -21,6 +21,8 @@ mod cors;
 #[cfg(test)]
 mod docs_tests;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod health;
 mod key;
 mod lab;

@@ -3,6 +3,7 @@
 mod compaction;
 mod crash;
 mod disk;
+mod fuzz;
 mod model;
 mod properties;
 mod snapshots;
