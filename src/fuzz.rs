@@ -4,6 +4,7 @@
 //! each gets a few hundred inputs of one seed; `just fuzz TARGET` goes on for minutes. What
 //! it found is a regression test beside the target from then on.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use proptest::collection::vec;
@@ -29,15 +30,11 @@ pub fn explore(target: &str, max_bytes: usize, run: impl Fn(&[u8])) {
     let seed = number("BELLWETHER_SEED").unwrap_or(1);
     let seconds = number("BELLWETHER_FUZZ_SECONDS");
     let until = Instant::now() + Duration::from_secs(seconds.unwrap_or_default());
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let cases = if seconds.is_some() { BATCH } else { CASES };
-    let config = Config { cases, failure_persistence: None, ..Config::default() };
-    let mut runner = TestRunner::new_with_rng(config, rng);
-    let mut inputs = 0u64;
-    loop {
-        let found = runner.run(&vec(any::<u8>(), 0..max_bytes), |input| {
+    let inputs = Cell::new(0u64);
+    for batch in 0.. {
+        let found = runner(seed, batch, cases).run(&vec(any::<u8>(), 0..max_bytes), |input| {
+            inputs.set(inputs.get() + 1);
             run(&input);
             Ok::<(), TestCaseError>(())
         });
@@ -45,12 +42,20 @@ pub fn explore(target: &str, max_bytes: usize, run: impl Fn(&[u8])) {
             let input: String = input.iter().map(|byte| format!("{byte:02x}")).collect();
             panic!("{why}\nreproduce: BELLWETHER_FUZZ_INPUT={input} cargo test --lib {target}");
         }
-        inputs += u64::from(cases);
         if Instant::now() >= until {
-            println!("{target}: {inputs} inputs of seed {seed}, nothing found");
+            println!("{target}: {} inputs of seed {seed}, nothing found", inputs.get());
             return;
         }
     }
+}
+
+/// A runner ends after its cases, so each batch has one of its own.
+fn runner(seed: u64, batch: u64, cases: u32) -> TestRunner {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8..16].copy_from_slice(&batch.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    TestRunner::new_with_rng(Config { cases, failure_persistence: None, ..Config::default() }, rng)
 }
 
 fn number(name: &str) -> Option<u64> {
