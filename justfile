@@ -38,6 +38,11 @@ docs:
     cargo run -- docs > docs/configuration.md
     cargo doc --workspace --no-deps --document-private-items
 
+# Ten times more writers than a cluster serves, for a minute; fails when a bound is broken.
+overload seconds="60":
+    cargo build --release -p bellwether -p bellwether-bench
+    target/release/bellwether-bench overload --seconds {{seconds}}
+
 # Beside etcd on this machine; leave it alone meanwhile. Writes docs/benchmarks.md.
 bench:
     bench/compare

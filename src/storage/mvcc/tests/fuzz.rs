@@ -21,7 +21,12 @@ fn reseal(bytes: &mut [u8]) {
     }
 }
 
-fn explore_snapshots(target: &str, max_bytes: usize, image: impl Fn(&[u8], &[u8]) -> Vec<u8>) {
+fn explore_snapshots(
+    target: &str,
+    max_bytes: usize,
+    resealed: bool,
+    image: impl Fn(&[u8], &[u8]) -> Vec<u8>,
+) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(async {
         let mut bench = Bench::new();
@@ -36,15 +41,18 @@ fn explore_snapshots(target: &str, max_bytes: usize, image: impl Fn(&[u8], &[u8]
         offer(&receiver.store, &original).expect("what was sent is taken");
         explore(target, max_bytes, |input| {
             let sent = image(&original, input);
-            let taken = offer(&receiver.store, &sent);
-            assert!(taken.is_err() || sent == original, "a damaged snapshot was taken");
+            // The same rows may be compressed in more than one way: zstd ignores some bits, which
+            // only the checksums notice. What the rows and the header say is hashed.
+            let taken = offer(&receiver.store, &sent).ok().map(|taken| taken.applied);
+            let same = if resealed { taken == Some(bench.store.durable()) } else { sent == original };
+            assert!(taken.is_none() || same, "a damaged snapshot was taken");
         });
     });
 }
 
 #[test]
 fn a_snapshot_of_damage_is_refused() {
-    explore_snapshots("a_snapshot_of_damage", 64, |original, script| {
+    explore_snapshots("a_snapshot_of_damage", 64, false, |original, script| {
         let mut bytes = original.to_vec();
         mutate(&mut bytes, script);
         bytes
@@ -55,7 +63,7 @@ fn a_snapshot_of_damage_is_refused() {
 /// of it is in the footer.
 #[test]
 fn a_snapshot_of_damage_with_valid_checksums_is_refused() {
-    explore_snapshots("a_snapshot_of_damage_with_valid", 64, |original, script| {
+    explore_snapshots("a_snapshot_of_damage_with_valid", 64, true, |original, script| {
         let mut bytes = original.to_vec();
         mutate(&mut bytes, script);
         reseal(&mut bytes);
@@ -65,7 +73,7 @@ fn a_snapshot_of_damage_with_valid_checksums_is_refused() {
 
 #[test]
 fn a_snapshot_of_random_bytes_is_refused() {
-    explore_snapshots("a_snapshot_of_random_bytes", 4096, |original, input| {
+    explore_snapshots("a_snapshot_of_random_bytes", 4096, false, |original, input| {
         [&original[..MAGIC_BYTES], input].concat()
     });
 }
