@@ -68,6 +68,8 @@ pub struct Config {
     pub max_connections: usize,
     /// `MIN_FREE_BYTES`: below this much free disk the leader refuses growth.
     pub min_free_bytes: u64,
+    /// `HASH_CHECK_INTERVAL_MS`: how often the nodes compare their states; zero: never.
+    pub hash_check_interval: Duration,
     /// `REPLICATION_DELAY_MS`: how much longer replication to each follower takes.
     pub replication_delay: Duration,
     /// `LAB`: the network may be spoilt through the API.

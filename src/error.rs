@@ -26,6 +26,9 @@ pub enum Error {
     /// This node cannot serve yet, or no longer. Nothing was changed; ask another.
     #[error("not ready: {why}")]
     NotReady { why: String },
+    /// This node's state is not what the others' is. Nothing was changed; ask another.
+    #[error("this node's state is not sound: {why}")]
+    StateDiffers { why: String },
     /// The deadline passed, or the leader changed under the write: it may or may not
     /// take effect. Read before you repeat it.
     #[error("outcome unknown: {why}")]

@@ -23,6 +23,12 @@ pub struct RefusalLabels {
     pub reason: &'static str,
 }
 
+/// What came of comparing this node's state with the others'.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct VerdictLabels {
+    pub verdict: &'static str,
+}
+
 pub struct Metrics {
     pub log_fsync_seconds: Histogram,
     pub log_written_bytes: Counter,
@@ -31,6 +37,7 @@ pub struct Metrics {
     pub store_flush_seconds: Histogram,
     pub elections_started: Counter,
     pub leader_changes: Counter,
+    pub state_checks: Family<VerdictLabels, Counter>,
     /// Connections that are open now, from clients and peers.
     pub connections: Gauge,
     /// Client requests being handled now.
@@ -43,6 +50,11 @@ impl Metrics {
     /// Counts one refusal; `reason` is one of a handful of fixed words.
     pub fn refuse(&self, reason: &'static str) {
         self.refused.get_or_create(&RefusalLabels { reason }).inc();
+    }
+
+    /// Counts one comparison of states; `verdict` is one of a handful of fixed words.
+    pub fn count_state_check(&self, verdict: &'static str) {
+        self.state_checks.get_or_create(&VerdictLabels { verdict }).inc();
     }
 }
 
@@ -63,6 +75,7 @@ impl Default for Metrics {
             store_flush_seconds: disk_seconds(),
             elections_started: Counter::default(),
             leader_changes: Counter::default(),
+            state_checks: Family::default(),
             connections: Gauge::default(),
             requests_inflight: Gauge::default(),
             request_seconds: Family::new_with_constructor(request_histogram),
@@ -107,6 +120,11 @@ impl Metrics {
             "leader_changes",
             "Changes of leader that this node saw",
             self.leader_changes.clone(),
+        );
+        registry.register(
+            "state_checks",
+            "Comparisons of this node's state with the others', by what came of them",
+            self.state_checks.clone(),
         );
         self.register_server(registry);
     }

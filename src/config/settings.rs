@@ -14,6 +14,9 @@ const LOG_SEGMENT_BYTES: u64 = 64 * MIB;
 const LOG_MAX_BYTES: u64 = 1024 * MIB;
 /// Room to shrink: past this, purging the log and the state need a little disk to work in.
 const MIN_FREE_BYTES: u64 = 64 * MIB;
+/// Damage is rare and a comparison reads the whole table, at a tenth of a core: a few
+/// minutes keep it far below what is noticed, and damage from being served for long.
+const HASH_CHECK_INTERVAL_MS: u64 = 5 * 60 * 1000;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
@@ -96,6 +99,11 @@ pub struct Settings {
     /// With less free disk than this, writes that grow the data are refused
     #[arg(long, env = "MIN_FREE_BYTES", value_name = "BYTES", default_value_t = MIN_FREE_BYTES)]
     pub min_free_bytes: u64,
+
+    /// How often the nodes compare what they hold; one that differs raises the alarm and
+    /// stops serving. 0 turns it off; the leader's setting decides how often
+    #[arg(long, env = "HASH_CHECK_INTERVAL_MS", value_name = "MS", default_value_t = HASH_CHECK_INTERVAL_MS)]
+    pub hash_check_interval_ms: u64,
 
     /// Replication to each follower takes so much longer (exercise 2). With --lab it can be
     /// changed while the node runs

@@ -21,6 +21,8 @@ const WORKER_THREADS: RangeInclusive<u64> = 1..=1024;
 /// Below, rotation would cost more than writing; above, purging would free too little too late.
 const LOG_SEGMENT_BYTES: RangeInclusive<u64> = 64 * 1024..=4 * 1024 * 1024 * 1024;
 /// A server needs a few connections for its peers before it can serve anybody.
+/// More often, comparing would be most of what an idle node does.
+const MIN_HASH_CHECK_INTERVAL_MS: u64 = 50;
 const REPLICATION_DELAY_MS: RangeInclusive<u64> = 0..=60_000;
 const MAX_CONNECTIONS: RangeInclusive<u64> = 16..=1_000_000;
 const MAX_INFLIGHT: RangeInclusive<u64> = 1..=1_000_000;
@@ -84,6 +86,10 @@ impl Settings {
         check.range("HEARTBEAT_MS", self.heartbeat_ms, 1..=MAX_MS);
         check.range("ELECTION_TIMEOUT_MS", self.election_timeout_ms, 1..=MAX_MS);
         check.range("REQUEST_TIMEOUT_MS", self.request_timeout_ms, 1..=MAX_MS);
+        if self.hash_check_interval_ms != 0 {
+            let allowed = MIN_HASH_CHECK_INTERVAL_MS..=MAX_MS;
+            check.range("HASH_CHECK_INTERVAL_MS", self.hash_check_interval_ms, allowed);
+        }
         if self.heartbeat_ms > self.election_timeout_ms / 2 {
             let (heartbeat, timeout) = (self.heartbeat_ms, self.election_timeout_ms);
             check.0.push(format!(
@@ -129,6 +135,7 @@ impl Settings {
             max_inflight_requests: self.max_inflight_requests,
             max_connections: self.max_connections,
             min_free_bytes: self.min_free_bytes,
+            hash_check_interval: Duration::from_millis(self.hash_check_interval_ms),
             replication_delay: Duration::from_millis(self.replication_delay_ms),
             lab: self.lab,
         }

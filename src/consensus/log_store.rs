@@ -7,6 +7,7 @@ use std::ops::{Bound, RangeBounds};
 
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
+use tokio::sync::mpsc;
 
 use crate::storage::log::Log;
 use crate::types::LogId;
@@ -23,11 +24,36 @@ const MAX_REPLICATION_BYTES: usize = 1024 * 1024;
 #[derive(Clone)]
 pub struct LogStore {
     log: Log,
+    appended: mpsc::UnboundedSender<Appended>,
 }
 
 impl LogStore {
+    /// Needs a runtime: whom an append wakes is woken on it.
     pub fn new(log: Log) -> Self {
-        Self { log }
+        let (appended, mut done) = mpsc::unbounded_channel::<Appended>();
+        tokio::spawn(async move {
+            while let Some(append) = done.recv().await {
+                append.tell();
+            }
+        });
+        Self { log, appended }
+    }
+}
+
+/// An append that is on disk, or has failed. Waking a task from the log's own thread is a
+/// system call; so this wakes one, and that one all the others.
+struct Appended {
+    result: io::Result<()>,
+    persisted: Vec<(PersistedSlot, LogId)>,
+    flushed: IOFlushed<TypeConfig>,
+}
+
+impl Appended {
+    fn tell(self) {
+        if self.result.is_ok() {
+            self.persisted.into_iter().for_each(|(slot, at)| slot.fire(at));
+        }
+        self.flushed.io_completed(self.result);
     }
 }
 
@@ -106,11 +132,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             }
             translated.push(to_log_entry(&entry));
         }
-        let done = move |result: io::Result<()>| {
-            if result.is_ok() {
-                persisted.into_iter().for_each(|(slot, at)| slot.fire(at));
+        let appended = self.appended.clone();
+        let done = move |result| {
+            let append = Appended { result, persisted, flushed };
+            // The runtime is going down, but somebody may still wait.
+            if let Err(unsent) = appended.send(append) {
+                unsent.0.tell();
             }
-            flushed.io_completed(result);
         };
         self.log.append(translated, Box::new(done))
     }

@@ -248,7 +248,7 @@ impl Consensus {
 
     /// The engine's ears, for the peer service.
     pub fn server(&self) -> RaftServer {
-        let Inner { raft, store, workers, heard, options, draining, .. } = &*self.inner;
+        let Inner { raft, store, workers, heard, options, draining, pool, .. } = &*self.inner;
         RaftServer {
             raft: raft.clone(),
             store: store.clone(),
@@ -256,6 +256,7 @@ impl Consensus {
             heard: heard.clone(),
             me: options.me,
             draining: draining.clone(),
+            voice: pool.voice().clone(),
         }
     }
 
@@ -266,6 +267,17 @@ impl Consensus {
     /// From now on this node tells its peers that it is about to stop.
     pub fn announce_draining(&self) {
         self.inner.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// This node's state is not sound, or is again: it asks for no votes, takes no
+    /// leadership and fills nobody. Its log is sound: it votes and acknowledges.
+    pub fn set_unsound(&self, unsound: bool) {
+        self.inner.pool.voice().set_unsound(unsound);
+        self.inner.raft.runtime_config().elect(self.inner.options.engine_elects && !unsound);
+    }
+
+    pub fn is_unsound(&self) -> bool {
+        self.inner.pool.voice().is_unsound()
     }
 
     // ---- writes and reads

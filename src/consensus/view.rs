@@ -17,7 +17,8 @@ pub struct MemberView {
     pub matched: Option<LogIndex>,
     /// On the leader: how long ago that member last answered.
     pub answered_ago: Option<Duration>,
-    /// It says that it is about to stop.
+    /// It says that no leadership should come to it: it is about to stop, or its state is
+    /// not sound.
     pub draining: bool,
 }
 

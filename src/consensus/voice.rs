@@ -14,6 +14,7 @@ use std::time::Duration;
 #[derive(Clone, Default)]
 pub struct Voice {
     muted: Arc<AtomicBool>,
+    unsound: Arc<AtomicBool>,
 }
 
 impl Voice {
@@ -23,6 +24,15 @@ impl Voice {
 
     pub fn is_muted(&self) -> bool {
         self.muted.load(Ordering::Relaxed)
+    }
+
+    /// This node's log is sound, its state is not: nobody may be filled from it.
+    pub fn set_unsound(&self, unsound: bool) {
+        self.unsound.store(unsound, Ordering::Relaxed);
+    }
+
+    pub fn is_unsound(&self) -> bool {
+        self.unsound.load(Ordering::Relaxed)
     }
 }
 

@@ -5,6 +5,7 @@
 //! simulated ones. Monotonic time is `tokio::time` everywhere, which a simulation
 //! drives by itself.
 
+pub mod alarm;
 pub mod clock;
 pub mod disk;
 #[cfg(any(test, feature = "testing"))]
@@ -18,6 +19,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use alarm::Alarm;
 pub use clock::Clock;
 pub use disk::{Disk, File};
 pub use net::Net;

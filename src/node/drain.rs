@@ -1,5 +1,5 @@
 //! A stop that nobody notices: new writes go elsewhere, those under way are answered,
-//! the leadership is handed over.
+//! the leadership is handed over. A node in alarm hands over in the same way.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::consensus::election::{driver_view, successor};
 use crate::types::MemberId;
 
-use super::{Node, Running};
+use super::{Node, Running, Shared};
 
 /// Writes under way get so long to be answered before the hand-over.
 const DRAIN_WRITES: Duration = Duration::from_millis(1500);
@@ -24,18 +24,22 @@ impl Node {
         self.shared.draining.store(true, Ordering::Relaxed);
         let Some(running) = self.shared.running() else { return };
         running.consensus.announce_draining();
+        self.shared.hand_over(&running, "before the stop").await;
+    }
+}
+
+impl Shared {
+    /// Hands over once the writes under way are answered, if this node leads. `why` ends
+    /// the sentence that is logged.
+    pub(crate) async fn hand_over(&self, running: &Running, why: &str) {
         let deadline = Instant::now() + DRAIN_WRITES;
         while running.writes.unanswered() > 0 && Instant::now() < deadline {
             tokio::time::sleep(POLL).await;
         }
-        self.hand_over(&running).await;
-    }
-
-    async fn hand_over(&self, running: &Running) {
         let deadline = Instant::now() + HAND_OVER;
         while leads(running) && Instant::now() < deadline {
             let view = driver_view(&running.consensus);
-            let Some(to) = successor(self.shared.config.election, &view) else {
+            let Some(to) = successor(self.config.election, &view) else {
                 if view.voters.len() <= 1 {
                     return;
                 }
@@ -43,10 +47,10 @@ impl Node {
                 tokio::time::sleep(POLL * 5).await;
                 continue;
             };
-            transfer_and_wait(running, to).await;
+            transfer_and_wait(running, to, why).await;
         }
         if leads(running) {
-            tracing::warn!("stopping as leader: no other voter could take over");
+            tracing::warn!("no other voter could take over {why}");
         }
     }
 }
@@ -55,10 +59,10 @@ fn leads(running: &Running) -> bool {
     running.consensus.standing().0.leader == Some(running.me())
 }
 
-async fn transfer_and_wait(running: &Running, to: MemberId) {
+async fn transfer_and_wait(running: &Running, to: MemberId, why: &str) {
     let view = running.consensus.view();
     let name = view.member(to).map(|member| member.name.to_string()).unwrap_or_default();
-    tracing::info!("Handing over to {name} before the stop");
+    tracing::info!("Handing over to {name} {why}");
     running.consensus.transfer(to).await;
     let deadline = Instant::now() + ONE_HAND_OVER;
     while leads(running) && Instant::now() < deadline {

@@ -86,7 +86,7 @@ fn encode_written(written: Written) -> pb::Written {
     };
     match written.reply {
         None => {}
-        Some(Reply::Compacted { revision }) => message.revision = revision,
+        Some(Reply::Compacted { revision } | Reply::Marked { revision }) => message.revision = revision,
         Some(Reply::Put { revision, create_revision, version, .. }) => {
             message.revision = revision;
             (message.create_revision, message.version) = (create_revision, version);

@@ -13,6 +13,7 @@ use crate::storage::data_dir;
 use crate::types::{ClusterId, Incarnation, MemberId, MemberName};
 
 use super::bootstrap::founding::{Founder, FoundingSet, member_id};
+use super::state_check::Alarm;
 
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -23,6 +24,8 @@ pub struct Identity {
     pub membership: Membership,
     /// Founding sets given up for good.
     pub refused: BTreeSet<ClusterId>,
+    /// Why this node must not serve.
+    pub alarm: Option<Alarm>,
 }
 
 /// How far this directory has come.
@@ -63,6 +66,7 @@ impl Identity {
                 run: Run { starts: 0, nonce },
                 membership: Membership::None,
                 refused: BTreeSet::new(),
+                alarm: None,
             },
         };
         identity.run.starts += 1;
@@ -85,6 +89,7 @@ impl Identity {
             run: Run { starts: stored.starts, nonce },
             membership: stored.cluster.map_or(Ok(Membership::None), decode_membership)?,
             refused: stored.refused_clusters.into_iter().map(ClusterId).collect(),
+            alarm: stored.alarm.map(Alarm::decode),
         })
     }
 
@@ -96,6 +101,7 @@ impl Identity {
             starts: self.run.starts,
             cluster: encode_membership(&self.membership, self),
             refused_clusters: self.refused.iter().map(|cluster| cluster.0).collect(),
+            alarm: self.alarm.as_ref().map(Alarm::encode),
         };
         data_dir::store_identity(disk, &message)
     }

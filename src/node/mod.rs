@@ -30,6 +30,7 @@ pub mod peer_service;
 mod read;
 mod rejoin;
 mod runs;
+mod state_check;
 mod status;
 mod write;
 
@@ -54,6 +55,7 @@ use self::bootstrap::decide::Acquaintance;
 use self::identity::{Identity, Membership};
 use self::runs::Runs;
 
+pub use self::state_check::Alarm;
 pub use self::status::{MemberStatus, Standing, Status};
 pub use self::write::{WriteRequest, Written};
 
@@ -93,6 +95,7 @@ pub(crate) struct Shared {
     log: Log,
     store: Store,
     runs: Runs,
+    checks: state_check::Checks,
     /// Whom this node found behind its peer URLs.
     acquaintances: Mutex<Vec<Acquaintance>>,
     phase: RwLock<Phase>,
@@ -147,8 +150,10 @@ impl Node {
             true => faults::Faults::possible(config.replication_delay),
             false => faults::Faults::default(),
         };
+        let checks = state_check::Checks::new(config.hash_check_interval, identity.alarm.clone());
         let shared = Shared {
             faults,
+            checks,
             config,
             world,
             metrics,
@@ -202,6 +207,11 @@ impl Node {
     /// Bytes that the log takes on disk.
     pub fn log_disk_bytes(&self) -> u64 {
         self.shared.log.disk_bytes()
+    }
+
+    /// Why this node serves nobody, when its state is known to differ from the others'.
+    pub fn alarm(&self) -> Option<Alarm> {
+        self.shared.checks.alarm()
     }
 
     /// How the network between this node and others may be spoilt.
@@ -314,6 +324,16 @@ impl Shared {
             rejoining: rejoin::Guard::default(),
             consensus,
         });
+        if let Some(alarm) = self.checks.alarm() {
+            tracing::error!("ALARM, from before the start: {alarm}");
+            running.consensus.set_unsound(true);
+        }
+        if !config.hash_check_interval.is_zero() {
+            let marks = self.store.follow_marks();
+            tasks.spawn(state_check::compare(self.clone(), running.clone(), marks));
+        }
+        tasks.spawn(state_check::propose_marks(self.clone(), running.clone()));
+        tasks.spawn(state_check::give_way(self.clone(), running.clone()));
         tasks.spawn(batcher);
         tasks.spawn(confirmer);
         tasks.spawn(election::drive(running.consensus.clone(), config.election, self.metrics.clone()));

@@ -14,7 +14,7 @@ use crate::consensus::network::pool::{Lane, PeerRefusal};
 use crate::consensus::network::{MAX_MESSAGE_BYTES, RefusalKind, refusal};
 use crate::proto::peer as pb;
 use crate::proto::peer::peer_server::{Peer, PeerServer};
-use crate::types::{ClusterId, MemberId};
+use crate::types::{ClusterId, LogId, MemberId};
 
 use super::runs::{Runs, Verdict};
 use super::{Node, Running, Shared, WriteRequest, forward, hello, rejoin};
@@ -212,6 +212,14 @@ impl Peer for PeerService {
             })
         };
         admitted.answer(answering).await
+    }
+
+    async fn state_hash(&self, request: Request<pb::StateHashRequest>) -> Reply<pb::StateHashReply> {
+        let message = request.into_inner();
+        let admitted = self.node.shared.admit(message.header).await?;
+        let pb::LogId { term, index } = message.at.unwrap_or_default();
+        let answer = self.node.shared.checks.answer(LogId { term, index }, message.format);
+        admitted.answer(async { Ok(pb::StateHashReply { result: Some(answer) }) }).await
     }
 
     async fn forward(&self, request: Request<pb::ForwardRequest>) -> Reply<pb::ForwardReply> {

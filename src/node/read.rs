@@ -115,6 +115,7 @@ impl Node {
         min_revision: Option<Revision>,
         timeout: Duration,
     ) -> Result<()> {
+        self.shared.checks.require_sound()?;
         let deadline = Instant::now() + timeout;
         match (consistency, self.shared.running()) {
             (Consistency::Linearizable, _) => self.shared.linearize(deadline).await?,

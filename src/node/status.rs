@@ -47,6 +47,8 @@ pub struct Status {
     /// Why this node is not ready to serve; `None` when it is.
     pub not_ready: Option<String>,
     pub draining: bool,
+    /// This node's state is known to differ from the others'.
+    pub in_alarm: bool,
 }
 
 impl Shared {
@@ -85,6 +87,7 @@ impl Shared {
             revision: self.store.revision(),
             not_ready: Some(self.failure.lock().clone().unwrap_or(why)),
             draining: self.is_draining(),
+            in_alarm: self.checks.alarm().is_some(),
         }
     }
 
@@ -113,12 +116,16 @@ impl Shared {
             revision: self.store.revision(),
             not_ready: self.why_not_ready(running, &view),
             draining: self.is_draining(),
+            in_alarm: self.checks.alarm().is_some(),
         }
     }
 
     fn why_not_ready(&self, running: &Running, view: &View) -> Option<String> {
         if let Some(why) = self.failure.lock().clone() {
             return Some(why);
+        }
+        if let Some(alarm) = self.checks.alarm() {
+            return Some(format!("ALARM: {alarm}"));
         }
         if self.is_draining() {
             return Some("stopping: requests are drained and the leadership is handed over".to_owned());

@@ -14,6 +14,7 @@ mod kill_loop;
 mod leadership;
 mod overload;
 mod restart;
+mod state_check;
 mod support;
 mod tidy;
 mod walkthrough;

@@ -51,12 +51,16 @@ impl Observer {
         Some(status)
     }
 
-    /// Whole again: one leader, three voters, equal states, every key readable.
+    /// Whole again: one leader, three voters, equal states, compared by the nodes
+    /// themselves, every key readable.
     async fn settle(&mut self, workload: &Workload) -> Result<(), String> {
         let deadline = tokio::time::Instant::now() + SETTLING;
         loop {
             let seen = match self.is_whole().await {
-                Ok(()) => self.read_everything(workload).await,
+                Ok(()) => match self.read_everything(workload).await {
+                    Ok(()) => have_compared().await,
+                    other => other,
+                },
                 other => other,
             };
             match seen {
@@ -120,6 +124,19 @@ fn check_status(status: &Value) -> Result<(), String> {
     let voters = members.iter().filter(|member| member["voter"] == true).count();
     if (voters, members.len()) != (NODES, NODES) {
         return Err(format!("{name} sees {voters} voters among {} members", members.len()));
+    }
+    Ok(())
+}
+
+/// Every node has compared its state with the others' and found it equal. One that found it
+/// different is in alarm, and not ready.
+async fn have_compared() -> Result<(), String> {
+    for node in 0..NODES {
+        let reply = Request::get("/metrics").send(&authority(node), ANSWER_TIMEOUT).await;
+        let page = reply.map_err(|why| format!("no metrics from {}: {why:?}", host(node)))?.text();
+        if !page.contains("bellwether_state_checks_total{verdict=\"agrees\"}") {
+            return Err(format!("{} has never compared its state", host(node)));
+        }
     }
     Ok(())
 }

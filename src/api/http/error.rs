@@ -263,6 +263,9 @@ impl From<Error> for ApiError {
                 .with_role(role)
                 .with_hint(format!("{why}; local reads still work")),
             Error::NotReady { why } => unavailable("not-ready", "Not ready").with_hint(why),
+            Error::StateDiffers { why } => {
+                unavailable("state-differs", "State differs").with_hint(format!("ask another node: {why}"))
+            }
             Error::Overloaded { why, retry_after } => {
                 // Whole seconds, rounded up: coming back early only to be refused helps nobody.
                 let seconds = retry_after.as_millis().div_ceil(1000);

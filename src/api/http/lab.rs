@@ -1,9 +1,11 @@
-//! `/v1/lab/network`: a bad network on demand, on nodes started with `--lab`.
+//! `/v1/lab`: a bad network and silent damage on demand, on nodes started with `--lab`.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use bytes::Bytes;
 use http::StatusCode;
 use http::request::Parts;
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,8 @@ use crate::types::MemberName;
 
 /// Before the name of a node.
 pub const LINK_PREFIX: &str = "/v1/lab/network/";
+/// Before a key, percent-encoded.
+pub const CORRUPT_PREFIX: &str = "/v1/lab/corrupt/";
 /// The longest delay: longer ones only fill memory.
 const MAX_DELAY: Duration = Duration::from_secs(60);
 
@@ -154,11 +158,37 @@ pub fn heal(node: &Node, parts: &Parts) -> ApiResult {
     network(node, parts)
 }
 
+#[derive(Serialize)]
+struct CorruptReply<'a> {
+    success: bool,
+    key: &'a str,
+}
+
+/// Flips a bit of the key's value in this node's table alone.
+pub async fn corrupt(node: &Node, parts: &Parts) -> ApiResult {
+    require_lab(node)?;
+    query::parse(parts.uri.query(), &[])?;
+    let key = parts.uri.path().strip_prefix(CORRUPT_PREFIX).unwrap_or_default();
+    let key = percent::decode(key, false).map_err(|why| ApiError::invalid(format!("the key: {why}")))?;
+    let damaged = node.store().damage(Bytes::copy_from_slice(key.as_bytes())).await;
+    damaged.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => ApiError::key_not_found(&key).with_hint(error.to_string()),
+        _ => ApiError::invalid(format!("could not damage the table: {error}")),
+    })?;
+    tracing::info!("Lab: a bit of {key:?} is flipped in this node's table");
+    Ok(reply::json(StatusCode::OK, &CorruptReply { success: true, key: &key }))
+}
+
+fn require_lab(node: &Node) -> Result<(), ApiError> {
+    match node.config().lab {
+        true => Ok(()),
+        false => Err(ApiError::not_found().with_hint("start the node with --lab to have this")),
+    }
+}
+
 /// The link to every other member.
 fn links(node: &Node) -> Result<Vec<(MemberName, Arc<Link>)>, ApiError> {
-    if !node.config().lab {
-        return Err(ApiError::not_found().with_hint("start the node with --lab to have this"));
-    }
+    require_lab(node)?;
     let others = node.status().members.into_iter().map(|member| member.name);
     let others = others.filter(|name| *name != node.config().name);
     Ok(others.filter_map(|name| node.faults().link(&name).map(|link| (name, link))).collect())

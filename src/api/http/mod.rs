@@ -137,6 +137,7 @@ async fn answer(app: &App, route: Route, request: Request<Body>) -> ApiResult {
         Route::LabNetwork => lab::network(node, &parts),
         Route::LabLink => lab::set_link(node, &parts, body, &app.bodies).await,
         Route::LabHeal => lab::heal(node, &parts),
+        Route::LabCorrupt => lab::corrupt(node, &parts).await,
         Route::Live => health::live(node),
         Route::Ready => health::ready(node, &parts),
         Route::Metrics => app.scrape.page(),

@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use super::lab::LINK_PREFIX;
+use super::lab::{CORRUPT_PREFIX, LINK_PREFIX};
 
 /// Before every key.
 pub const KEY_PREFIX: &str = "/key/";
@@ -20,6 +20,7 @@ pub enum Route {
     LabNetwork,
     LabLink,
     LabHeal,
+    LabCorrupt,
     Live,
     Ready,
     Metrics,
@@ -50,6 +51,12 @@ pub fn find(method: &Method, path: &str) -> Route {
         return match *method {
             Method::PUT => Route::LabLink,
             _ => Route::WrongMethod { allow: "PUT, OPTIONS" },
+        };
+    }
+    if path.starts_with(CORRUPT_PREFIX) {
+        return match *method {
+            Method::POST => Route::LabCorrupt,
+            _ => Route::WrongMethod { allow: "POST, OPTIONS" },
         };
     }
     let read = |route| match *method {
@@ -84,6 +91,7 @@ impl Route {
             Route::Compact => "/v1/compact",
             Route::StateHash => "/v1/state-hash",
             Route::LabNetwork | Route::LabLink | Route::LabHeal => "/v1/lab/network",
+            Route::LabCorrupt => "/v1/lab/corrupt/{key}",
             Route::Live => "/livez",
             Route::Ready => "/readyz",
             Route::Metrics => "/metrics",
@@ -97,7 +105,7 @@ impl Route {
     }
 
     fn is_lab(self) -> bool {
-        matches!(self, Route::LabNetwork | Route::LabLink | Route::LabHeal)
+        matches!(self, Route::LabNetwork | Route::LabLink | Route::LabHeal | Route::LabCorrupt)
     }
 
     /// Routes whose refusals say what became of the write.

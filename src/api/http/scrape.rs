@@ -67,6 +67,7 @@ fn encode(status: &Status, stats: &StoreStats, encoder: &mut DescriptorEncoder<'
     plain("is_leader", "1 when this node leads, backed by a quorum", (status.role == Role::Leader).into())?;
     plain("has_leader", "1 when this node knows a leader", status.leader.is_some().into())?;
     plain("ready", "1 when this node is ready to serve", status.not_ready.is_none().into())?;
+    plain("state_mismatch", "1 in alarm: the state differs from the others'", status.in_alarm.into())?;
     plain("term", "The current term", status.term)?;
     plain("log_last_index", "The last entry in the log", status.last_log.unwrap_or(0))?;
     plain("log_committed_index", "The last committed entry", status.committed.unwrap_or(0))?;

@@ -66,8 +66,9 @@ pub fn get(node: &Node, parts: &Parts) -> ApiResult {
 }
 
 fn first_keys(node: &Node, limit: usize) -> Result<Vec<String>, ApiError> {
-    if limit == 0 {
-        return Ok(Vec::new()); // To the store, 0 means all.
+    // To the store, 0 means all. In alarm what is there may not even be readable.
+    if limit == 0 || node.alarm().is_some() {
+        return Ok(Vec::new());
     }
     let range = KeyRange::From(Bytes::new());
     let all = RangeQuery { range, at: None, limit, keys_only: true, count_only: false };
@@ -140,6 +141,7 @@ pub mod tests {
             revision: 12,
             not_ready: None,
             draining: false,
+            in_alarm: false,
         }
     }
 

@@ -44,6 +44,7 @@ fn election_view(
     ElectionView {
         me,
         voters: voters.collect(),
+        unsound: false,
         leads,
         leader_alive: view.leader.is_some(),
         last_leader,
@@ -118,6 +119,7 @@ impl Driver {
         let me = options.me;
         let policy_view =
             election_view(&view, me, options.lease(), options.heartbeat, self.quiet_since, self.last_leader);
+        let policy_view = ElectionView { unsound: self.consensus.is_unsound(), ..policy_view };
         match decide(self.policy, &policy_view) {
             Decision::Wait => self.narrate_waiting(&policy_view),
             Decision::Campaign => self.campaign(policy_view.step).await,

@@ -25,6 +25,8 @@ pub use driver::{drive, driver_view};
 pub struct ElectionView {
     pub me: MemberId,
     pub voters: Vec<Voter>,
+    /// This node's state is not sound: it should not lead.
+    pub unsound: bool,
     /// This node leads, and a quorum acknowledges it.
     pub leads: bool,
     /// A leader is alive as far as this node knows.
@@ -45,7 +47,7 @@ pub struct ElectionView {
 pub struct Voter {
     pub id: MemberId,
     pub name: MemberName,
-    /// It is about to stop: no leadership should go to it.
+    /// It is about to stop, or its state is not sound: no leadership should go to it.
     pub draining: bool,
     /// On the leader: it answers, and its log is as long as ours.
     pub caught_up: bool,
@@ -63,13 +65,26 @@ pub enum Decision {
 /// The policy's decision.
 pub fn decide(policy: ElectionPolicy, view: &ElectionView) -> Decision {
     match policy {
+        _ if view.unsound => last_resort(view),
         ElectionPolicy::Raft => first_campaign(view),
         ElectionPolicy::LowestId => ranked::decide(view, ranked::Order::LowestFirst),
         ElectionPolicy::HighestId => ranked::decide(view, ranked::Order::HighestFirst),
     }
 }
 
-/// Who should take over from a leader that is about to stop: the policy's favourite
+/// Silence after which even a node whose state is not sound asks for votes, in leases.
+/// Its log may be the only one that has everything: it then leads for as long as it takes
+/// to fill another one's.
+const LAST_RESORT_LEASES: u32 = 20;
+
+fn last_resort(view: &ElectionView) -> Decision {
+    match !view.leader_alive && view.quiet_for > view.lease * LAST_RESORT_LEASES {
+        true => Decision::Campaign,
+        false => Decision::Wait,
+    }
+}
+
+/// Who should take over from a leader that should not lead: the policy's favourite
 /// among those that could lead at once.
 pub fn successor(policy: ElectionPolicy, view: &ElectionView) -> Option<MemberId> {
     let able = view.voters.iter().filter(|voter| voter.id != view.me && voter.caught_up && !voter.draining);
@@ -107,6 +122,7 @@ pub(crate) mod tests {
         ElectionView {
             me: MemberId(me),
             voters: vec![voter(1), voter(2), voter(3)],
+            unsound: false,
             leads: false,
             leader_alive: false,
             last_leader: None,
@@ -123,6 +139,20 @@ pub(crate) mod tests {
         assert_eq!(decide(ElectionPolicy::Raft, &fresh(1)), Decision::Campaign);
         assert_eq!(decide(ElectionPolicy::Raft, &fresh(2)), Decision::Wait);
         assert_eq!(decide(ElectionPolicy::Raft, &view(1)), Decision::Wait);
+    }
+
+    #[test]
+    fn a_node_whose_state_is_not_sound_asks_for_votes_only_as_a_last_resort() {
+        for policy in [ElectionPolicy::Raft, ElectionPolicy::LowestId, ElectionPolicy::HighestId] {
+            let turn = ElectionView { unsound: true, quiet_for: LEASE * 5, ..view(1) };
+            let turns =
+                (0..30).map(|step| ElectionView { quiet_for: LEASE * 2 + STEP * step, ..turn.clone() });
+            assert!(turns.into_iter().all(|view| decide(policy, &view) == Decision::Wait), "{policy:?}");
+            let long = ElectionView { quiet_for: LEASE * (LAST_RESORT_LEASES + 1), ..turn };
+            assert_eq!(decide(policy, &long), Decision::Campaign, "{policy:?}");
+            let led = ElectionView { leader_alive: true, ..long };
+            assert_eq!(decide(policy, &led), Decision::Wait, "{policy:?}");
+        }
     }
 
     #[test]

@@ -14,7 +14,9 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use tokio::time::Instant;
 
+use crate::env::Alarm;
 use crate::proto::peer as pb;
 use crate::types::MemberId;
 
@@ -192,11 +194,13 @@ where
     let mut rest = rest.fuse();
     async_stream::stream! {
         let count = || sent.fetch_add(1, Ordering::Relaxed);
+        let mut news = Alarm::default();
         count();
         yield append_to_pb(first, Some(header));
         while let Some(mut request) = rest.next().await {
+            let until = Instant::now() + COMMIT_NEWS_DELAY;
             while request.entries.is_empty()
-                && let Ok(Some(later)) = tokio::time::timeout(COMMIT_NEWS_DELAY, rest.next()).await
+                && let Some(Some(later)) = news.before(until, rest.next()).await
             {
                 request = later;
             }
@@ -279,6 +283,7 @@ fn snapshot_parts(
 }
 
 async fn send_snapshot(peer: Arc<Peer>, vote: RaftVote, snapshot: RaftSnapshot) -> Result<RaftVote, String> {
+    peer.may_fill()?;
     let membership = &snapshot.meta.last_membership;
     let header = pb::SnapshotHeader {
         header: Some(peer.header()),
@@ -289,7 +294,6 @@ async fn send_snapshot(peer: Arc<Peer>, vote: RaftVote, snapshot: RaftSnapshot) 
         membership: Some(encode_membership(membership.membership())),
     };
     tracing::info!(to = %peer.url(), upto = ?snapshot.meta.last_log_id.map(|id| id.index), "sending a snapshot");
-    peer.may_lead()?;
     if peer.link().is_some_and(|link| link.send.is_cut()) {
         return Err("the link is cut".to_owned());
     }

@@ -83,7 +83,7 @@ pub struct Peer {
     lanes: [tokio::sync::Mutex<Option<Client>>; 2],
     /// The highest entry that this peer acknowledged to us as leader of that term.
     acknowledged: Mutex<(Term, Option<LogId>)>,
-    /// It says that it is about to stop.
+    /// It says that it is about to stop, or that its state is not sound.
     draining: AtomicBool,
     link: Option<Arc<Link>>,
     voice: Voice,
@@ -113,6 +113,14 @@ impl Peer {
         match self.voice.is_muted() {
             true => Err("no quorum answers: silent, so that the others may elect"),
             false => Ok(()),
+        }
+    }
+
+    /// Asked before a snapshot goes to this peer.
+    pub fn may_fill(&self) -> Result<(), &'static str> {
+        match self.voice.is_unsound() {
+            true => Err("this node's state is not sound: no snapshot leaves it"),
+            false => self.may_lead(),
         }
     }
 

@@ -20,6 +20,7 @@ use super::super::types::{
     Raft, RaftSnapshot, SnapshotMeta, StoredMembership, TypeConfig, decode_membership, entry_from_pb,
     log_id_from_pb, log_id_to_pb, to_raft_id, vote_from_pb, vote_to_pb,
 };
+use super::super::voice::Voice;
 use super::client::SNAPSHOT_FORMAT;
 
 /// The engine's ears.
@@ -32,6 +33,7 @@ pub struct RaftServer {
     pub(crate) me: MemberId,
     /// This node is about to stop and says so in its answers.
     pub(crate) draining: Arc<AtomicBool>,
+    pub(crate) voice: Voice,
 }
 
 fn malformed(error: impl ToString) -> Status {
@@ -70,6 +72,11 @@ pub(super) fn vote_request_from_pb(message: pb::VoteRequest) -> Result<VoteReque
 }
 
 impl RaftServer {
+    /// No leadership should come here.
+    fn declines(&self) -> bool {
+        self.draining.load(Ordering::Relaxed) || self.voice.is_unsound()
+    }
+
     /// A leader's entries, answered in the order in which they came.
     pub fn append<S>(
         &self,
@@ -88,8 +95,8 @@ impl RaftServer {
             std::future::ready(request)
         });
         let replies = self.raft.stream_append(requests);
-        let draining = self.draining.clone();
-        let encode = move |result| append_to_pb(result, draining.load(Ordering::Relaxed));
+        let this = self.clone();
+        let encode = move |result| append_to_pb(result, this.declines());
         replies.map(move |reply| reply.map(&encode).map_err(stopped))
     }
 
@@ -101,7 +108,7 @@ impl RaftServer {
         if response.is_success() {
             self.heard.note(&vote);
         }
-        Ok(append_to_pb(response.into_stream_result(prev, last), self.draining.load(Ordering::Relaxed)))
+        Ok(append_to_pb(response.into_stream_result(prev, last), self.declines()))
     }
 
     pub async fn vote(&self, message: pb::VoteRequest) -> Result<pb::VoteReply, Status> {
@@ -117,8 +124,9 @@ impl RaftServer {
     }
 
     pub async fn transfer_leader(&self, message: pb::TransferRequest) -> Result<pb::TransferReply, Status> {
-        if self.draining.load(Ordering::Relaxed) {
-            return Ok(pb::TransferReply { refused: "this node is about to stop".to_owned() });
+        if self.declines() {
+            let refused = "this node is about to stop, or its state is not sound".to_owned();
+            return Ok(pb::TransferReply { refused });
         }
         let from = vote_from_pb(message.from_leader).map_err(malformed)?;
         let request = TransferLeaderRequest::new(from, self.me.0, message.last.map(log_id_from_pb));

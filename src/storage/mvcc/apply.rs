@@ -16,7 +16,7 @@ use super::types::{KeyRange, KeyValue, Reply};
 use crate::proto::log::command::Op;
 use crate::proto::log::precondition::Is;
 use crate::proto::log::{Command, CommandBatch, Delete, Precondition, Put};
-use crate::types::Revision;
+use crate::types::{MemberId, Revision};
 
 /// The newest `CommandBatch` format that this version understands.
 const BATCH_FORMAT: u32 = 1;
@@ -38,11 +38,15 @@ impl State {
         match &command.op {
             Some(Op::Put(put)) => self.put(put, condition),
             Some(Op::Delete(delete)) if delete.range_end.is_empty() => self.delete_key(delete, condition),
-            Some(Op::Delete(_) | Op::Compact(_)) if condition.is_some() => {
+            Some(Op::Delete(_) | Op::Compact(_) | Op::StateCheck(_)) if condition.is_some() => {
                 Ok(refused("a precondition needs a command on one key"))
             }
             Some(Op::Delete(delete)) => self.delete_range(delete),
             Some(Op::Compact(compact)) => Ok(self.compact(compact.revision)),
+            Some(Op::StateCheck(check)) => {
+                self.tail.mark(MemberId(check.leader));
+                Ok(Reply::Marked { revision: self.revision })
+            }
             None => Ok(refused("the command says not what to do")),
         }
     }

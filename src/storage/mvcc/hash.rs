@@ -3,21 +3,47 @@
 //! Over the rows that are not logically compacted, newest first, so that one pass
 //! knows which rows a compacted row has replaced: each row names the one it replaced.
 //! How far a replica has flushed, or has removed compacted rows, does not show.
+//!
+//! Two ways to it. [`Shared::state_hash`] takes what is applied at this moment, in one
+//! go. A *mark* in the log fixes the state right after its entry, on every replica the
+//! same: the worker ends a transaction there, and hands out the table as it is then, for
+//! a [`StateHasher`] to read in small steps while everything goes on.
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
 use super::row::{RowId, RowRef};
-use super::state::{Shared, State};
-use super::table::redb_error;
+use super::state::Shared;
+use super::table::{RowsRange, View, redb_error};
+use super::tail::TailEntry;
 use super::types::AppliedMembership;
-use crate::types::{LogId, Revision};
+use crate::types::{LogId, MemberId, Revision};
+
+pub type StateHash = [u8; 32];
+
+/// Of what goes into the hash. Only hashes of the same format can be compared: a version
+/// that adds a table, or writes rows or memberships in another way, raises it.
+pub const STATE_HASH_FORMAT: u32 = 1;
+
+/// What one step of a [`StateHasher`] reads at most, in rows and in bytes: a millisecond
+/// or two.
+const STEP_ROWS: usize = 1_000;
+const STEP_BYTES: usize = 1024 * 1024;
+/// Marked states that wait to be hashed. Each keeps old pages of the table alive, so one
+/// that finds another one waiting is left out.
+const WAITING_MARKS: usize = 1;
 
 impl Shared {
-    pub fn state_hash(&self) -> io::Result<(Option<LogId>, [u8; 32])> {
+    pub fn state_hash(&self) -> io::Result<(Option<LogId>, StateHash)> {
         let (mut pass, tail, view, applied) = {
             let state = self.state.read();
-            (Pass::new(&state), state.tail.entries(), state.view.clone(), state.applied.last)
+            let (compacted, swept) = (state.compacted, state.view.meta.swept());
+            let pass = Pass::new(state.revision, compacted, swept, &state.applied.membership);
+            (pass, state.tail.entries(), state.view.clone(), state.applied.last)
         };
         let mut encoded = Vec::new();
         for (id, row) in tail.iter().flat_map(|entry| &entry.rows).rev() {
@@ -33,6 +59,75 @@ impl Shared {
     }
 }
 
+/// The table right after an entry with a mark.
+pub struct MarkedState {
+    pub at: LogId,
+    /// Who led and asked for the comparison.
+    pub proposer: MemberId,
+    view: Arc<View>,
+}
+
+impl MarkedState {
+    /// `None` when the last flushed entry has no mark. The view is the table after it.
+    pub(super) fn of(last: &TailEntry, view: &Arc<View>) -> Option<Self> {
+        let (proposer, at) = (last.mark?, last.applied.last?);
+        Some(Self { at, proposer, view: view.clone() })
+    }
+
+    pub fn hasher(self) -> io::Result<StateHasher> {
+        let meta = &self.view.meta;
+        let membership = meta.applied().membership;
+        let pass = Pass::new(meta.revision, meta.compacted, meta.swept(), &membership);
+        Ok(StateHasher { pass, rows: self.view.all_rows()?, _view: self.view })
+    }
+}
+
+/// Reads a marked state bit by bit.
+pub struct StateHasher {
+    pass: Pass,
+    rows: RowsRange,
+    /// After `rows`, which read from it.
+    _view: Arc<View>,
+}
+
+impl StateHasher {
+    /// Hashes the next few rows; the hash when there are no more.
+    pub fn step(&mut self) -> io::Result<Option<StateHash>> {
+        let mut bytes = 0;
+        for _ in 0..STEP_ROWS {
+            let Some(entry) = self.rows.next_back() else {
+                return Ok(Some(self.pass.hasher.finalize().into()));
+            };
+            let (id, encoded) = entry.map_err(redb_error)?;
+            self.pass.row(RowId::from_key(id.value()), encoded.value())?;
+            bytes += encoded.value().len();
+            if bytes >= STEP_BYTES {
+                break;
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The way of marked states from the worker to whoever compares them, if anybody does.
+#[derive(Default)]
+pub(super) struct Marks(Mutex<Option<mpsc::Sender<MarkedState>>>);
+
+impl Marks {
+    /// From now on marked states go to this receiver, and to no earlier one.
+    pub fn follow(&self) -> mpsc::Receiver<MarkedState> {
+        let (sender, receiver) = mpsc::channel(WAITING_MARKS);
+        *self.0.lock() = Some(sender);
+        receiver
+    }
+
+    pub fn hand_out(&self, marked: MarkedState) {
+        let sender = self.0.lock().clone();
+        // Nobody compares, or it is busy with earlier ones: the next mark will do.
+        let _ = sender.map(|sender| sender.try_send(marked));
+    }
+}
+
 /// One pass over the rows, newest first.
 struct Pass {
     hasher: blake3::Hasher,
@@ -44,17 +139,16 @@ struct Pass {
 }
 
 impl Pass {
-    fn new(state: &State) -> Self {
+    fn new(revision: Revision, compacted: Revision, swept: RowId, membership: &AppliedMembership) -> Self {
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&state.revision.to_le_bytes());
-        hasher.update(&state.compacted.to_le_bytes());
-        let AppliedMembership { at, bytes } = &state.applied.membership;
+        hasher.update(&revision.to_le_bytes());
+        hasher.update(&compacted.to_le_bytes());
+        let AppliedMembership { at, bytes } = membership;
         let at = at.unwrap_or_default();
         hasher.update(&at.term.to_le_bytes());
         hasher.update(&at.index.to_le_bytes());
         hasher.update(&(bytes.len() as u64).to_le_bytes());
         hasher.update(bytes);
-        let (compacted, swept) = (state.compacted, state.view.meta.swept());
         Self { hasher, compacted, swept, replaced: BTreeSet::new() }
     }
 

@@ -25,6 +25,7 @@
 //! [`TAIL_LIMIT_BYTES`].
 
 mod apply;
+mod damage;
 mod hash;
 mod index;
 mod read;
@@ -44,10 +45,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+pub use hash::{MarkedState, STATE_HASH_FORMAT, StateHash, StateHasher};
 pub use snapshot::{ReceivedSnapshot, SnapshotImage, SnapshotWriter};
 pub use types::{
     AppliedMembership, AppliedState, Change, KeyRange, KeyValue, RangeQuery, RangeResult, ReadError, Reply,
@@ -204,8 +206,20 @@ impl Store {
     }
 
     /// Over all tables, without what is logically compacted. Reads every row.
-    pub fn state_hash(&self) -> io::Result<(Option<LogId>, [u8; 32])> {
+    pub fn state_hash(&self) -> io::Result<(Option<LogId>, StateHash)> {
         self.inner.shared.state_hash()
+    }
+
+    /// The table as it is at each mark that is applied from now on; some are left out
+    /// when the receiver is busy. Only the last caller receives.
+    pub fn follow_marks(&self) -> mpsc::Receiver<MarkedState> {
+        self.inner.shared.marks.follow()
+    }
+
+    /// Flips a bit of the key's value in this table behind everybody's back: for the
+    /// laboratory. `NotFound` when the key is not in the table.
+    pub async fn damage(&self, key: Bytes) -> io::Result<()> {
+        self.ask_worker(|done| Job::Damage(key, done)).await
     }
 
     /// The store as of its last flush: flush first to have everything in it.

@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
+use super::hash::Marks;
 use super::index::{KeyIndex, Latest};
 use super::row::{RowId, RowRef};
 use super::table::View;
@@ -92,6 +93,7 @@ pub(super) struct Shared {
     pub scheduled: AtomicBool,
     /// A flush was asked for before its time, because the tail is long.
     pub early: AtomicBool,
+    pub marks: Marks,
 }
 
 impl Shared {
@@ -105,6 +107,7 @@ impl Shared {
             wake: Notify::new(),
             scheduled: AtomicBool::new(false),
             early: AtomicBool::new(false),
+            marks: Marks::default(),
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::row::{Row, RowId};
 use super::types::AppliedState;
-use crate::types::{LogIndex, Revision};
+use crate::types::{LogIndex, MemberId, Revision};
 
 /// What a row costs in memory beside its key and value, roughly, in bytes.
 const ROW_OVERHEAD_BYTES: u64 = 128;
@@ -22,6 +22,8 @@ pub(super) struct TailEntry {
     pub revision: Revision,
     pub compacted: Revision,
     pub rows: Vec<(RowId, Row)>,
+    /// The state right after this entry is to be compared; who asked for that.
+    pub mark: Option<MemberId>,
     bytes: u64,
 }
 
@@ -32,6 +34,8 @@ pub(super) struct Tail {
     /// flushed, but its later commands may read them.
     open: Vec<(RowId, Row)>,
     open_bytes: u64,
+    /// Its mark, if it has one.
+    open_mark: Option<MemberId>,
     /// Sums over `entries`.
     rows: u64,
     bytes: u64,
@@ -60,13 +64,19 @@ impl Tail {
         self.open.push((id, row));
     }
 
+    /// The entry that is being applied asks for a comparison of what it leaves.
+    pub fn mark(&mut self, proposer: MemberId) {
+        self.open_mark = Some(proposer);
+    }
+
     /// Ends a log entry: everything pushed since the last one belongs to it.
     pub fn end_entry(&mut self, applied: AppliedState, revision: Revision, compacted: Revision) {
         let rows = std::mem::take(&mut self.open);
         let bytes = std::mem::take(&mut self.open_bytes) + ENTRY_OVERHEAD_BYTES;
         self.rows += rows.len() as u64;
         self.bytes += bytes;
-        self.entries.push_back(Arc::new(TailEntry { applied, revision, compacted, rows, bytes }));
+        let mark = self.open_mark.take();
+        self.entries.push_back(Arc::new(TailEntry { applied, revision, compacted, rows, mark, bytes }));
     }
 
     pub fn get(&self, id: RowId) -> Option<&Row> {
@@ -88,9 +98,15 @@ impl Tail {
         self.entries.iter().cloned().collect()
     }
 
-    /// The entries up to and with `index`.
+    /// The entries up to and with `index`, or with the first one that has a mark.
     pub fn entries_upto(&self, index: LogIndex) -> Vec<Arc<TailEntry>> {
-        self.entries.iter().take_while(|entry| entry.is_upto(index)).cloned().collect()
+        let mut marked = false;
+        let upto = self.entries.iter().take_while(|entry| {
+            let after_mark = marked;
+            marked |= entry.mark.is_some();
+            !after_mark && entry.is_upto(index)
+        });
+        upto.cloned().collect()
     }
 
     /// Cuts off the first `count` entries. What comes back should be dropped outside of any

@@ -38,6 +38,10 @@ pub enum Reply {
     Compacted {
         revision: Revision,
     },
+    /// Nothing changed; the state after this entry will be compared.
+    Marked {
+        revision: Revision,
+    },
     /// Nothing changed. The key's modification revision, `None` when it does not exist.
     PreconditionFailed {
         current: Option<Revision>,

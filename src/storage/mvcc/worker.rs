@@ -14,10 +14,11 @@ use redb::ReadableTable;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::hash::MarkedState;
 use super::row::{RowId, RowRef};
 use super::snapshot::{INCOMING_FILE, ReceivedSnapshot};
 use super::state::{Shared, State};
-use super::table::{Meta, RowsWriter, Table, redb_error};
+use super::table::{Meta, RowsWriter, Table, View, redb_error};
 use super::tail::TailEntry;
 use crate::env::Workers;
 use crate::env::workers::Worker;
@@ -39,6 +40,8 @@ pub(super) enum Job {
     /// Flush, and go on with a sweep. Also what the timer sends, with nobody waiting.
     Flush(Option<Done>),
     Install(ReceivedSnapshot, Done),
+    /// Damage the newest row of this key.
+    Damage(Bytes, Done),
 }
 
 /// Starts the worker on `table`.
@@ -61,13 +64,13 @@ pub(super) async fn trigger(shared: Arc<Shared>, worker: Worker<Job>) {
     }
 }
 
-struct Flusher {
-    table: Table,
-    shared: Arc<Shared>,
+pub(super) struct Flusher {
+    pub(super) table: Table,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// A version that a sweep removed from the table: its key, to find it in the index.
-type Swept = (Bytes, RowId);
+pub(super) type Swept = (Bytes, RowId);
 
 impl Flusher {
     fn run(&mut self, jobs: &mut Vec<Job>) {
@@ -79,6 +82,7 @@ impl Flusher {
                 Job::Install(snapshot, done) => {
                     let _ = done.send(self.guarded(|flusher| flusher.install(snapshot)));
                 }
+                Job::Damage(key, done) => drop(done.send(self.damage(&key))),
             }
         }
         self.shared.scheduled.store(false, Ordering::Release);
@@ -89,18 +93,25 @@ impl Flusher {
     }
 
     /// Runs `work` unless the store has failed; its failure is the store's.
-    fn guarded(&mut self, work: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
+    pub(super) fn guarded(&mut self, work: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
         self.shared.check()?;
         work(self).map_err(|error| self.shared.fail(error))
     }
 
-    /// Puts what the log holds durably into the table, and takes one step of a sweep.
-    fn flush(&mut self) -> io::Result<()> {
+    /// Puts what the log holds durably into the table. A mark ends a transaction, so that
+    /// there is a view of the table as it is right there, on every replica the same.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        while self.flush_upto_mark()? {}
+        Ok(())
+    }
+
+    /// One transaction, and one step of a sweep; true when a mark ended it.
+    fn flush_upto_mark(&mut self) -> io::Result<bool> {
         let started = Instant::now();
         let (entries, mut meta) = self.goal();
         if entries.is_empty() && !meta.needs_sweep() {
             self.schedule_rest();
-            return Ok(());
+            return Ok(false);
         }
         let swept = self.table.write(|rows| {
             let mut encoded = Vec::new();
@@ -112,12 +123,16 @@ impl Flusher {
             let swept = sweep_step(rows, &mut meta)?;
             Ok((meta, swept))
         })?;
-        self.show(entries, swept)?;
+        let view = Arc::new(self.table.view()?);
+        let marked = entries.last().and_then(|last| MarkedState::of(last, &view));
+        self.show(view, entries, swept);
         self.shared.metrics.store_flush_seconds.observe(started.elapsed().as_secs_f64());
-        Ok(())
+        let stopped_at_mark = marked.is_some();
+        marked.into_iter().for_each(|marked| self.shared.marks.hand_out(marked));
+        Ok(stopped_at_mark)
     }
 
-    /// The applied entries that the log has on disk, and what the table will be after them.
+    /// The applied entries that the log has on disk, up to a mark, and what the table will be after them.
     fn goal(&self) -> (Vec<Arc<TailEntry>>, Meta) {
         let state = self.shared.state.read();
         let durable = self.shared.log_durable();
@@ -131,8 +146,7 @@ impl Flusher {
 
     /// Shows readers the table as just committed, with `flushed` in it: the tail's first
     /// entries, for only this worker takes from its front.
-    fn show(&self, flushed: Vec<Arc<TailEntry>>, swept: Vec<Swept>) -> io::Result<()> {
-        let view = Arc::new(self.table.view()?);
+    pub(super) fn show(&self, view: Arc<View>, flushed: Vec<Arc<TailEntry>>, swept: Vec<Swept>) {
         let mut guard = self.shared.state.write();
         let state = &mut *guard;
         for (key, id) in &swept {
@@ -143,7 +157,6 @@ impl Flusher {
         drop(guard);
         drop((old_view, old_entries, flushed));
         self.schedule_rest();
-        Ok(())
     }
 
     /// What is left, because the log does not have it on disk or a sweep goes on, waits

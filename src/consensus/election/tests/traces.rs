@@ -194,6 +194,7 @@ impl World {
         ElectionView {
             me: MemberId(me as u64),
             voters: (0..3).map(voter).collect(),
+            unsound: false,
             leads: node.leads,
             leader_alive: self.leader_alive(me),
             last_leader: node.leader.map(|leader| MemberId(leader as u64)),

@@ -4,6 +4,7 @@ mod compaction;
 mod crash;
 mod disk;
 mod fuzz;
+mod marks;
 mod model;
 mod properties;
 mod snapshots;
@@ -16,7 +17,7 @@ use bytes::Bytes;
 use super::*;
 use crate::proto::log::command::Op;
 use crate::proto::log::precondition::Is;
-use crate::proto::log::{Command, Compact, Delete, Precondition, Put};
+use crate::proto::log::{Command, Compact, Delete, Precondition, Put, StateCheck};
 use disk::MemoryDisk;
 
 /// A store on a disk in memory, and the log that would feed it: it knows the next index
@@ -97,6 +98,10 @@ fn delete(key: impl Into<Bytes>, range_end: impl Into<Bytes>) -> Command {
 
 fn compact(revision: Revision) -> Command {
     Command { op: Some(Op::Compact(Compact { revision })), precondition: None }
+}
+
+fn mark(leader: u64) -> Command {
+    Command { op: Some(Op::StateCheck(StateCheck { leader })), precondition: None }
 }
 
 fn when(is: Is, command: Command) -> Command {

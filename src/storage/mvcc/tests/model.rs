@@ -33,6 +33,7 @@ impl Model {
         let (revision, state) = (self.revision(), self.state_at(Revision::MAX));
         let key = match command.op.as_ref().expect("the tests make no empty commands") {
             Op::Compact(compact) => return self.compact(compact.revision),
+            Op::StateCheck(_) => return Reply::Marked { revision },
             Op::Put(put) => &put.key,
             Op::Delete(delete) => &delete.key,
         };
@@ -49,7 +50,7 @@ impl Model {
         match command.op.as_ref().expect("checked above") {
             Op::Put(put) => self.put(put, state.get(key).cloned()),
             Op::Delete(delete) => self.delete(delete, &state),
-            Op::Compact(_) => unreachable!("returned above"),
+            Op::Compact(_) | Op::StateCheck(_) => unreachable!("returned above"),
         }
     }
 

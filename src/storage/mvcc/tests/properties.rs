@@ -1,5 +1,7 @@
 //! Random histories, checked against the model.
 
+use std::collections::BTreeMap;
+
 use super::model::Model;
 use super::*;
 use proptest::prelude::*;
@@ -9,6 +11,8 @@ enum Step {
     Entry(Vec<Command>),
     Membership(Vec<u8>),
     Blank,
+    /// An entry after which replicas are to be compared.
+    Mark,
     /// Flush what is durable: all but this many of the entries applied.
     Flush(u64),
     /// Restart without losing anything but the tail, which the log then brings back.
@@ -48,6 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => proptest::collection::vec(command(), 1..5).prop_map(Step::Entry),
         1 => any::<[u8; 3]>().prop_map(|bytes| Step::Membership(bytes.to_vec())),
         1 => Just(Step::Blank),
+        2 => Just(Step::Mark),
         3 => (0u64..4).prop_map(Step::Flush),
         1 => Just(Step::Crash),
         1 => Just(Step::Snapshot),
@@ -60,11 +65,17 @@ struct World {
     twin: Bench,
     model: Model,
     log: Vec<Step>,
+    marks: mpsc::Receiver<MarkedState>,
+    /// What the twin held right after each mark.
+    marked: BTreeMap<LogId, StateHash>,
 }
 
 impl World {
     fn new() -> Self {
-        Self { bench: Bench::new(), twin: Bench::new(), model: Model::default(), log: Vec::new() }
+        let bench = Bench::new();
+        let marks = bench.store.follow_marks();
+        let (twin, model, log, marked) = (Bench::new(), Model::default(), Vec::new(), BTreeMap::new());
+        Self { bench, twin, model, log, marks, marked }
     }
 
     async fn step(&mut self, step: &Step) {
@@ -79,6 +90,13 @@ impl World {
             Step::Membership(_) | Step::Blank => {
                 replay(&mut self.bench, step);
                 replay(&mut self.twin, step);
+                self.log.push(step.clone());
+            }
+            Step::Mark => {
+                replay(&mut self.bench, step);
+                replay(&mut self.twin, step);
+                let (at, hash) = self.twin.store.state_hash().expect("hashes");
+                self.marked.insert(at.expect("an entry was applied"), hash);
                 self.log.push(step.clone());
             }
             Step::Flush(behind) => {
@@ -102,6 +120,7 @@ impl World {
         let bench = std::mem::replace(&mut self.bench, Bench::new());
         let durable = bench.store.durable();
         self.bench = bench.crash();
+        self.marks = self.bench.store.follow_marks();
         assert_eq!(self.bench.store.applied(), durable);
         for step in &self.log[self.bench.next as usize..] {
             replay(&mut self.bench, step);
@@ -115,9 +134,14 @@ impl World {
         snapshots::copy(&self.bench.store, &other.store).await;
         other.next = self.bench.next;
         self.bench = other;
+        self.marks = self.bench.store.follow_marks();
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
+        while let Ok(marked) = self.marks.try_recv() {
+            let at = marked.at;
+            assert_eq!(marks::hash(marked), self.marked[&at], "at the mark {at}");
+        }
         self.model.check(&self.bench.store);
         assert_eq!(self.bench.store.applied(), self.twin.store.applied());
         let hashes = [&self.bench, &self.twin].map(|bench| bench.store.state_hash().expect("hashes"));
@@ -136,6 +160,7 @@ fn replay(bench: &mut Bench, step: &Step) {
             let at = bench.next_id();
             bench.store.apply_blank(at).expect("applies");
         }
+        Step::Mark => drop(bench.apply_one(mark(7))),
         Step::Flush(_) | Step::Crash | Step::Snapshot => unreachable!("not in the log"),
     }
 }
@@ -165,9 +190,8 @@ proptest! {
             compaction::sweep_to_the_end(&world.bench).await;
             world.check();
             // A restart from the table alone.
-            let World { bench, twin, model, log } = world;
-            let bench = bench.crash();
-            World { bench, twin, model, log }.check();
+            world.bench = world.bench.crash();
+            world.check();
         });
     }
 }
