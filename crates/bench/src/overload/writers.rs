@@ -39,6 +39,11 @@ impl Seen {
     fn new() -> Result<Self> {
         Ok(Self { accepted: latencies()?, refused: latencies()?, without_retry_after: 0, unknown: 0 })
     }
+
+    fn refuse(&mut self, took_us: u64, says_when: bool) {
+        self.refused.saturating_record(took_us);
+        self.without_retry_after += u64::from(!says_when);
+    }
 }
 
 /// One key's values: the last that was acknowledged, and the last that was tried.
@@ -102,7 +107,8 @@ impl Writers {
     pub async fn count_lost(&self, leader: &Address) -> Result<u64> {
         let mut link = Link::open(leader).await?;
         let mut lost = 0;
-        for (number, key) in self.0.keys.borrow().iter().enumerate() {
+        let keys = self.0.keys.borrow().clone();
+        for (number, key) in keys.into_iter().enumerate() {
             if key.acknowledged == 0 {
                 continue;
             }
@@ -151,10 +157,7 @@ impl Shared {
                     self.seen.borrow_mut().accepted.saturating_record(took);
                 }
                 StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                    let mut seen = self.seen.borrow_mut();
-                    seen.refused.saturating_record(took);
-                    seen.without_retry_after += u64::from(!reply.headers().contains_key(RETRY_AFTER));
-                    drop(seen);
+                    self.seen.borrow_mut().refuse(took, reply.headers().contains_key(RETRY_AFTER));
                     sleep(REFUSED_PAUSE).await;
                 }
                 StatusCode::GATEWAY_TIMEOUT => self.seen.borrow_mut().unknown += 1,
