@@ -49,7 +49,7 @@ pub fn builder(limits: &Limits) -> Builder<TokioExecutor> {
 /// Serves one connection to its end. With `crowded` it is one of the reserve: while the
 /// connection cap is passed only peers are served on it, all others hear 503.
 pub async fn run(stream: BoxStream, shared: Arc<Shared>, activity: Arc<Activity>, crowded: bool) {
-    let io = TokioIo::new(Watched { stream, activity: activity.clone() });
+    let io = TokioIo::new(Watched { stream, activity: activity.clone(), shared: shared.clone() });
     let service = hyper::service::service_fn({
         let (shared, activity) = (shared.clone(), activity.clone());
         move |request| serve(&shared, &activity, crowded, request)
@@ -176,10 +176,11 @@ impl HttpBody for Tracked {
     }
 }
 
-/// A stream that reports what it hears.
+/// A stream that reports what it hears, and hears clients only when it is their turn.
 struct Watched {
     stream: BoxStream,
     activity: Arc<Activity>,
+    shared: Arc<Shared>,
 }
 
 impl AsyncRead for Watched {
@@ -188,10 +189,17 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let gated = !self.activity.is_peer();
+        if gated && self.shared.gate.poll_enter(cx).is_pending() {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.activity.heard(&buf.filled()[before..]);
+        }
+        if gated && polled.is_pending() {
+            self.shared.gate.give_back();
         }
         polled
     }

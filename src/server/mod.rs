@@ -9,13 +9,15 @@
 //! What a request *means*, how large its body may be and how many are handled at once
 //! is the application's business (`api`): only it knows which routes are a client's.
 //! The peers' traffic passes the limits here: past the connection cap a reserve of
-//! connections ([`reserve`]) serves peers alone, and their streams have no deadline.
+//! connections ([`reserve`]) serves peers alone, their streams have no deadline, and they do
+//! not wait at the [`gate`] where clients are let in, a few at a time.
 //!
 //! The end, in two steps: draining stops accepting and lets requests under way finish,
 //! bounded; closing flushes what is written and drops the rest.
 
 mod activity;
 mod connection;
+mod gate;
 mod limits;
 mod reserve;
 #[cfg(test)]
@@ -36,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::env::net::{BoxStream, Listener};
 use crate::metrics::Metrics;
 use activity::{Activity, Busy};
+use gate::Gate;
 pub use limits::*;
 use reserve::Reserve;
 
@@ -63,6 +66,7 @@ struct Shared {
     limits: Limits,
     metrics: Arc<Metrics>,
     busy: Busy,
+    gate: Gate,
     /// Connections that are open now.
     open: AtomicUsize,
     ending: Ending,
@@ -92,7 +96,14 @@ pub async fn serve(
 ) -> io::Result<()> {
     let builder = connection::builder(&limits);
     let (busy, open, ending) = (Busy::default(), AtomicUsize::new(0), Ending::default());
-    let shared = Arc::new(Shared { app, builder, limits, metrics, busy, open, ending });
+    let gate = Gate::default();
+    let shared = Arc::new(Shared { app, builder, limits, metrics, busy, gate, open, ending });
+    // Ends with this function: it is aborted when the set is dropped.
+    let mut rounds = JoinSet::new();
+    rounds.spawn({
+        let shared = shared.clone();
+        async move { shared.gate.run().await }
+    });
     let mut connections = Connections::default();
     let mut accepts = true;
     tokio::pin!(shutdown);
