@@ -24,6 +24,11 @@ kill-loop rounds="50":
 takeovers rounds="15":
     BELLWETHER_TAKEOVERS={{rounds}} cargo test --release --test it takes_over_without -- --nocapture
 
+# Random input for one target, for some minutes; `just fuzz` alone lists them.
+fuzz target="" seconds="300":
+    @if [ -z "{{target}}" ]; then grep -rhoE 'explore[a-z_]*\("[a-z_]+"' src | cut -d'"' -f2 | sort; else \
+        BELLWETHER_FUZZ_SECONDS={{seconds}} cargo test --release --lib {{target}} -- --nocapture; fi
+
 # The chapter's walk and its failures in containers.
 containers:
     tests/containers/run
@@ -36,6 +41,11 @@ up *flags:
 docs:
     cargo run -- docs > docs/configuration.md
     cargo doc --workspace --no-deps --document-private-items
+
+# Ten times more writers than a cluster serves, for a minute; fails when a bound is broken.
+overload seconds="60":
+    cargo build --release -p bellwether -p bellwether-bench
+    target/release/bellwether-bench overload --seconds {{seconds}}
 
 # Beside etcd on this machine; leave it alone meanwhile. Writes docs/benchmarks.md.
 bench:

@@ -8,6 +8,8 @@ pub mod config;
 pub mod consensus;
 pub mod env;
 pub mod error;
+#[cfg(test)]
+mod fuzz;
 pub mod metrics;
 pub mod node;
 pub mod proto;

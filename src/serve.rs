@@ -12,16 +12,23 @@ use tokio::sync::oneshot;
 
 use crate::api;
 use crate::config::Config;
-use crate::env::World;
 use crate::env::net::Listener;
+use crate::env::{World, open_files};
 use crate::node::{Exit, Node, peer_service};
 use crate::server::{self, Limits};
 
 /// Where peers' messages go; clients' paths are everything else.
 const PEER_ROUTE: &str = "/bellwether.peer.v1.Peer/{*rpc}";
 
+/// Files that a node needs beside its clients' connections: log segments (17 with the
+/// default sizes), the table, a snapshot, connections to peers, and room for more segments.
+const FILES_KEPT: usize = 256;
+/// However few files there may be, some clients are let in.
+const MIN_CONNECTIONS: usize = 16;
+
 /// Runs until SIGTERM or SIGINT, then drains.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(mut config: Config) -> anyhow::Result<()> {
+    fit_connections(&mut config);
     let world = World::real(&config.data_dir)
         .map_err(|error| anyhow::anyhow!("DATA_DIR {}: {error}", config.data_dir.display()))?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -33,6 +40,20 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
     };
     run_in(config, world, stop).await
+}
+
+/// Connections are open files, too. A node that has no file left cannot begin its next log
+/// segment and must stop, so clients get no more than the process can spare.
+fn fit_connections(config: &mut Config) {
+    let limit = open_files::raise_limit();
+    let spare = limit.saturating_sub(FILES_KEPT + server::RESERVED_CONNECTIONS).max(MIN_CONNECTIONS);
+    if spare < config.max_connections {
+        tracing::warn!(
+            "MAX_CONNECTIONS is {spare} instead of {}: this process may open only {limit} files; raise that limit (ulimit -Hn, LimitNOFILE) or lower the setting",
+            config.max_connections
+        );
+        config.max_connections = spare;
+    }
 }
 
 /// Runs until `stop` is ready, then drains; an error says why the node could not go on.

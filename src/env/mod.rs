@@ -12,6 +12,7 @@ pub mod failing_disk;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake_disk;
 pub mod net;
+pub mod open_files;
 pub mod random;
 #[cfg(test)]
 mod tests;

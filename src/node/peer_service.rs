@@ -3,6 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
@@ -15,8 +16,11 @@ use crate::proto::peer as pb;
 use crate::proto::peer::peer_server::{Peer, PeerServer};
 use crate::types::{ClusterId, LogId, MemberId};
 
-use super::runs::Verdict;
+use super::runs::{Runs, Verdict};
 use super::{Node, Running, Shared, WriteRequest, forward, hello, rejoin};
+
+/// For the first message of a stream: who opens one has something to say.
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The gRPC service that peers speak to.
 pub fn service(node: &Node) -> PeerServer<PeerService> {
@@ -82,10 +86,10 @@ impl Shared {
     async fn check_run(&self, running: &Running, from: MemberId, run: pb::Run) -> Result<(), Status> {
         match self.runs.judge(from, run) {
             Verdict::Known => Ok(()),
-            Verdict::Copy { known } => Err(copied(from, run, known)),
+            Verdict::Copy { known } => Err(copied(&self.runs, from, run, known)),
             Verdict::Newer => {
                 if let Some(other) = self.other_run(running, from, run).await {
-                    return Err(copied(from, run, other));
+                    return Err(copied(&self.runs, from, run, other));
                 }
                 self.runs.accept(from, run).map_err(|error| Status::internal(error.to_string()))
             }
@@ -101,8 +105,16 @@ impl Shared {
     }
 }
 
-fn copied(member: MemberId, run: pb::Run, known: pb::Run) -> Status {
-    tracing::error!(%member, starts = run.starts, known_starts = known.starts, "refused a node that runs on a copy of another node's data directory");
+async fn first_message<T>(messages: &mut Streaming<T>) -> Result<Option<T>, Status> {
+    let first = tokio::time::timeout(FIRST_MESSAGE_TIMEOUT, messages.message()).await;
+    first.map_err(|_| Status::deadline_exceeded("a stream without a message"))?
+}
+
+/// Refuses a run; a copy that asks again and again is told each time, the log is not.
+fn copied(runs: &Runs, member: MemberId, run: pb::Run, known: pb::Run) -> Status {
+    if runs.may_raise_alarm() {
+        tracing::error!(%member, starts = run.starts, known_starts = known.starts, "refused a node that runs on a copy of another node's data directory");
+    }
     let why = format!(
         "another process runs, or ran later, with this data directory (member {member}, start {}; known start {}): one of the two is a copy. Stop both, keep one, empty the other's DATA_DIR",
         run.starts, known.starts
@@ -141,10 +153,9 @@ impl Peer for PeerService {
 
     async fn append(&self, request: Request<Streaming<pb::AppendRequest>>) -> Reply<Self::AppendStream> {
         let mut messages = request.into_inner();
-        let Some(first) = messages.next().await else {
+        let Some(first) = first_message(&mut messages).await? else {
             return Ok(Response::new(Box::pin(futures::stream::empty())));
         };
-        let first = first?;
         let Admitted { running, link } = self.node.shared.admit(first.header).await?;
         let messages = futures::stream::iter([Ok(first)]).chain(messages);
         let messages = through(link.clone(), |link| &link.receive, Box::pin(messages));
@@ -182,7 +193,7 @@ impl Peer for PeerService {
     ) -> Reply<pb::SnapshotReply> {
         let mut parts = request.into_inner();
         let Some(pb::SnapshotPart { part: Some(pb::snapshot_part::Part::Header(header)) }) =
-            parts.message().await?
+            first_message(&mut parts).await?
         else {
             return Err(Status::invalid_argument("a snapshot without its header"));
         };
@@ -220,7 +231,7 @@ impl Peer for PeerService {
         let request = WriteRequest {
             command,
             ack: forward::decode_ack(message.ack),
-            timeout: std::time::Duration::from_millis(message.timeout_ms),
+            timeout: Duration::from_millis(message.timeout_ms),
             // One hop: two nodes that each believe the other leads must not pass it on
             // for ever.
             forward: false,

@@ -5,8 +5,10 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::env::Disk;
 use crate::proto::data as pb;
@@ -14,9 +16,14 @@ use crate::proto::peer::Run;
 use crate::storage::data_dir;
 use crate::types::MemberId;
 
+/// Between two alarms: a copy asks several times a second, whoever reads the log once.
+const ALARM_PAUSE: Duration = Duration::from_secs(10);
+
 pub struct Runs {
     disk: Arc<dyn Disk>,
     known: Mutex<BTreeMap<MemberId, Run>>,
+    /// When a copy was last told of in the log.
+    alarmed: Mutex<Option<Instant>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +41,7 @@ impl Runs {
         let stored = data_dir::load_peers(disk.as_ref())?.unwrap_or_default();
         let run = |run: &pb::PeerRun| (MemberId(run.member), Run { starts: run.starts, nonce: run.nonce });
         let known = stored.runs.iter().map(run).collect();
-        Ok(Self { disk, known: Mutex::new(known) })
+        Ok(Self { disk, known: Mutex::new(known), alarmed: Mutex::default() })
     }
 
     pub fn judge(&self, member: MemberId, run: Run) -> Verdict {
@@ -44,6 +51,16 @@ impl Runs {
             Some(known) if run.starts > known.starts => Verdict::Newer,
             Some(known) => Verdict::Copy { known: *known },
         }
+    }
+
+    /// Whether it is time to tell the log of a copy; asking counts as telling.
+    pub fn may_raise_alarm(&self) -> bool {
+        let mut alarmed = self.alarmed.lock();
+        let due = alarmed.is_none_or(|last| last.elapsed() >= ALARM_PAUSE);
+        if due {
+            *alarmed = Some(Instant::now());
+        }
+        due
     }
 
     /// Accepts a newer run; on disk when it returns.

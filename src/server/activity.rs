@@ -42,7 +42,18 @@ impl Cut {
     }
 }
 
-/// Requests that have begun and whose replies are not gone, over all connections.
+/// What a request means for its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A client's: it has a deadline, and a stopping server waits for it.
+    Request,
+    /// A peer's question with one answer: it has a deadline, too.
+    Call,
+    /// A peer's stream: it may last for ever.
+    Stream,
+}
+
+/// Clients' requests that have begun and whose replies are not gone, over all connections.
 /// Drain waits for it to reach zero.
 #[derive(Clone, Debug, Default)]
 pub struct Busy(Arc<AtomicUsize>);
@@ -65,13 +76,21 @@ struct State {
     h2: bool,
     /// HTTP/1.1 only: when the head that is being read began.
     head_since: Option<Instant>,
-    /// Requests under way as (number, begun), oldest first.
-    open: Vec<(u64, Instant)>,
+    /// Requests and calls under way, oldest first.
+    open: Vec<Open>,
     next_number: u64,
-    /// gRPC calls under way. They may be endless streams, so they have no deadline here.
-    calls: usize,
-    /// When the last request or call ended.
+    /// Peers' streams under way. They may be endless, so they have no deadline here.
+    streams: usize,
+    /// A peer has spoken here.
+    peer: bool,
+    /// When the last request, call or stream ended.
     idle_since: Instant,
+}
+
+struct Open {
+    number: u64,
+    began: Instant,
+    kind: Kind,
 }
 
 impl Activity {
@@ -85,23 +104,29 @@ impl Activity {
     }
 
     /// A request's head is complete. It ends when the guard is dropped.
-    pub fn begin(self: &Arc<Self>, version: http::Version, grpc: bool) -> Guard {
-        let number = self.state.lock().begin(version, grpc, Instant::now());
-        if number.is_some() {
+    pub fn begin(self: &Arc<Self>, version: http::Version, kind: Kind) -> Guard {
+        let number = self.state.lock().begin(version, kind, Instant::now());
+        if kind == Kind::Request {
             self.busy.0.fetch_add(1, Ordering::AcqRel);
         }
-        Guard { activity: self.clone(), number }
+        Guard { activity: self.clone(), number, kind }
     }
 
-    /// True when nothing but gRPC calls, which may never end, keeps the connection.
-    pub fn only_calls(&self) -> bool {
+    /// True when nothing but peers, whose streams may never end, keeps the connection.
+    pub fn only_peers(&self) -> bool {
         let state = self.state.lock();
-        state.open.is_empty() && state.calls > 0
+        let waits = state.open.iter().any(|open| open.kind == Kind::Request);
+        !waits && (state.streams > 0 || !state.open.is_empty())
     }
 
-    /// Cut off now and why, or when to ask again.
-    pub fn check(&self, limits: &Limits) -> Result<Instant, Cut> {
-        self.state.lock().check(Instant::now(), limits)
+    /// True once a peer has spoken on this connection.
+    pub fn is_peer(&self) -> bool {
+        self.state.lock().peer
+    }
+
+    /// Cut off now and why, or when to ask again. In a crowd idle connections make room.
+    pub fn check(&self, limits: &Limits, crowded: bool) -> Result<Instant, Cut> {
+        self.state.lock().check(Instant::now(), limits, crowded)
     }
 }
 
@@ -116,7 +141,8 @@ impl State {
             head_since: None,
             open,
             next_number,
-            calls: 0,
+            streams: 0,
+            peer: false,
             idle_since: now,
         }
     }
@@ -131,34 +157,35 @@ impl State {
         }
     }
 
-    /// The request's number, `None` for a gRPC call.
-    fn begin(&mut self, version: http::Version, grpc: bool, now: Instant) -> Option<u64> {
+    /// The request's number, `None` for a stream.
+    fn begin(&mut self, version: http::Version, kind: Kind, now: Instant) -> Option<u64> {
         self.head_since = None;
         self.h2 = version == http::Version::HTTP_2;
-        if grpc {
-            self.calls += 1;
+        self.peer |= kind != Kind::Request;
+        if kind == Kind::Stream {
+            self.streams += 1;
             return None;
         }
         let number = self.next_number;
         self.next_number += 1;
-        self.open.push((number, now));
+        self.open.push(Open { number, began: now, kind });
         Some(number)
     }
 
     fn end(&mut self, number: Option<u64>, now: Instant) {
         self.idle_since = now;
         match number {
-            Some(number) => self.open.retain(|(open, _)| *open != number),
-            None => self.calls -= 1,
+            Some(number) => self.open.retain(|open| open.number != number),
+            None => self.streams -= 1,
         }
     }
 
     /// By when what goes on now must have ended; `None`: it may last.
-    fn deadline(&self, limits: &Limits) -> Option<(Instant, Cut)> {
-        if let Some((_, since)) = self.open.first() {
-            return Some((*since + limits.request_life, Cut::SlowRequest));
+    fn deadline(&self, limits: &Limits, crowded: bool) -> Option<(Instant, Cut)> {
+        if let Some(oldest) = self.open.first() {
+            return Some((oldest.began + limits.request_life, Cut::SlowRequest));
         }
-        if self.calls > 0 {
+        if self.streams > 0 {
             return None;
         }
         if !self.heard {
@@ -167,13 +194,14 @@ impl State {
         if let Some(since) = self.head_since {
             return Some((since + limits.header_read_timeout, Cut::SlowHead));
         }
-        Some((self.idle_since + limits.idle_timeout, Cut::Idle))
+        let idle = if crowded && !self.peer { limits.crowded_idle_timeout } else { limits.idle_timeout };
+        Some((self.idle_since + idle, Cut::Idle))
     }
 
-    fn check(&self, now: Instant, limits: &Limits) -> Result<Instant, Cut> {
+    fn check(&self, now: Instant, limits: &Limits, crowded: bool) -> Result<Instant, Cut> {
         // A deadline may move closer (a head begins), so never sleep for long.
         let soon = now + limits.check_interval();
-        match self.deadline(limits) {
+        match self.deadline(limits, crowded) {
             Some((at, cut)) if at <= now => Err(cut),
             Some((at, _)) => Ok(at.min(soon)),
             None => Ok(soon),
@@ -184,14 +212,15 @@ impl State {
 /// One request or call under way.
 pub struct Guard {
     activity: Arc<Activity>,
-    /// `None` for a gRPC call.
+    /// `None` for a stream.
     number: Option<u64>,
+    kind: Kind,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         self.activity.state.lock().end(self.number, Instant::now());
-        if self.number.is_some() {
+        if self.kind == Kind::Request {
             self.activity.busy.0.fetch_sub(1, Ordering::AcqRel);
         }
     }
@@ -210,7 +239,7 @@ mod tests {
     fn cut_after(state: &State, start: Instant) -> (Duration, Cut) {
         let mut now = start;
         loop {
-            match state.check(now, &Limits::default()) {
+            match state.check(now, &Limits::default(), false) {
                 Ok(again) => now = again,
                 Err(cut) => return (now - start, cut),
             }
@@ -225,7 +254,7 @@ mod tests {
         assert_eq!(cut_after(&state, now), (limits.first_byte_timeout, Cut::Silent));
         state.heard(b"GET /", now);
         assert_eq!(cut_after(&state, now), (limits.header_read_timeout, Cut::SlowHead));
-        let number = state.begin(Version::HTTP_11, false, now);
+        let number = state.begin(Version::HTTP_11, Kind::Request, now);
         assert_eq!(cut_after(&state, now), (limits.request_life, Cut::SlowRequest));
         state.end(number, now);
         assert_eq!(cut_after(&state, now), (limits.idle_timeout, Cut::Idle));
@@ -240,7 +269,7 @@ mod tests {
         let mut state = State::new(now);
         state.heard(b"G", now);
         state.heard(b"E", now + limits.header_read_timeout / 2);
-        assert_eq!(state.check(now + limits.header_read_timeout, &limits), Err(Cut::SlowHead));
+        assert_eq!(state.check(now + limits.header_read_timeout, &limits, false), Err(Cut::SlowHead));
     }
 
     #[test]
@@ -248,27 +277,55 @@ mod tests {
         let limits = Limits::default();
         let now = Instant::now();
         let mut state = State::new(now);
-        state.begin(Version::HTTP_2, false, now);
+        state.begin(Version::HTTP_2, Kind::Request, now);
         for second in 1..limits.request_life.as_secs() {
             let later = now + Duration::from_secs(second);
-            let lively = state.begin(Version::HTTP_2, false, later);
+            let lively = state.begin(Version::HTTP_2, Kind::Request, later);
             state.end(lively, later);
-            assert!(state.check(later, &limits).is_ok());
+            assert!(state.check(later, &limits, false).is_ok());
         }
-        assert_eq!(state.check(now + limits.request_life, &limits), Err(Cut::SlowRequest));
+        assert_eq!(state.check(now + limits.request_life, &limits, false), Err(Cut::SlowRequest));
     }
 
     #[test]
-    fn calls_may_last_and_do_not_count_as_busy() {
+    fn in_a_crowd_idle_clients_make_room_and_peers_stay() {
+        let limits = Limits::default();
+        let now = Instant::now();
+        let ended = |kind| {
+            let mut state = State::new(now);
+            state.heard(b"PRI", now);
+            let number = state.begin(Version::HTTP_2, kind, now);
+            state.end(number, now);
+            state
+        };
+        let soon = now + limits.crowded_idle_timeout;
+        assert_eq!(ended(Kind::Request).check(soon, &limits, true), Err(Cut::Idle));
+        assert!(ended(Kind::Request).check(soon, &limits, false).is_ok());
+        assert!(ended(Kind::Call).check(soon, &limits, true).is_ok());
+    }
+
+    #[test]
+    fn a_peers_question_has_a_deadline_and_its_stream_has_none() {
+        let limits = Limits::default();
+        let now = Instant::now();
+        let mut state = State::new(now);
+        state.begin(Version::HTTP_2, Kind::Stream, now);
+        assert!(state.check(now + limits.request_life * 10, &limits, false).is_ok());
+        state.begin(Version::HTTP_2, Kind::Call, now);
+        assert_eq!(state.check(now + limits.request_life, &limits, false), Err(Cut::SlowRequest));
+    }
+
+    #[test]
+    fn streams_may_last_and_do_not_count_as_busy() {
         let limits = Limits::default();
         let busy = Busy::default();
         let activity = Activity::new(busy.clone());
-        let call = activity.begin(Version::HTTP_2, true);
+        let call = activity.begin(Version::HTTP_2, Kind::Stream);
         let later = Instant::now() + limits.request_life * 10;
-        assert!(activity.state.lock().check(later, &limits).is_ok());
-        assert!(busy.is_idle() && activity.only_calls());
-        let request = activity.begin(Version::HTTP_2, false);
-        assert!(!busy.is_idle() && !activity.only_calls());
+        assert!(activity.state.lock().check(later, &limits, false).is_ok());
+        assert!(busy.is_idle() && activity.only_peers());
+        let request = activity.begin(Version::HTTP_2, Kind::Request);
+        assert!(!busy.is_idle() && !activity.only_peers());
         drop((request, call));
         assert!(busy.is_idle());
     }

@@ -13,7 +13,7 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tower::Service;
 
-use super::activity::{Activity, Guard};
+use super::activity::{Activity, Guard, Kind};
 use super::limits::{self, Limits};
 use super::{FLUSH_TIMEOUT, Shared};
 use crate::env::net::BoxStream;
@@ -21,6 +21,9 @@ use crate::env::net::BoxStream;
 /// Where the peers' service lives. Its traffic is exempt from the connection cap:
 /// elections must survive a crowd of clients.
 const PEER_PATH: &str = "/bellwether.peer.v1.";
+/// The peers' calls that may last for ever (`proto/peer.proto`).
+const PEER_STREAMS: [&str; 2] =
+    ["/bellwether.peer.v1.Peer/Append", "/bellwether.peer.v1.Peer/InstallSnapshot"];
 
 pub fn builder(limits: &Limits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
@@ -45,9 +48,8 @@ pub fn builder(limits: &Limits) -> Builder<TokioExecutor> {
 
 /// Serves one connection to its end. With `crowded` it is one of the reserve: while the
 /// connection cap is passed only peers are served on it, all others hear 503.
-pub async fn run(stream: BoxStream, shared: Arc<Shared>, crowded: bool) {
-    let activity = Activity::new(shared.busy.clone());
-    let io = TokioIo::new(Watched { stream, activity: activity.clone() });
+pub async fn run(stream: BoxStream, shared: Arc<Shared>, activity: Arc<Activity>, crowded: bool) {
+    let io = TokioIo::new(Watched { stream, activity: activity.clone(), shared: shared.clone() });
     let service = hyper::service::service_fn({
         let (shared, activity) = (shared.clone(), activity.clone());
         move |request| serve(&shared, &activity, crowded, request)
@@ -79,7 +81,7 @@ async fn drive<S>(
             biased;
             // Errors are the client's (resets, broken requests); hyper has answered them.
             _ = connection.as_mut() => return,
-            () = check.as_mut() => match activity.check(&shared.limits) {
+            () = check.as_mut() => match activity.check(&shared.limits, shared.is_crowded()) {
                 Ok(again) => check.as_mut().reset(again),
                 Err(cut) => {
                     if cut.is_refusal() {
@@ -89,7 +91,7 @@ async fn drive<S>(
                 }
             },
             () = ending.closing.cancelled() => {
-                if !activity.only_calls() {
+                if !activity.only_peers() {
                     let _ = tokio::time::timeout(FLUSH_TIMEOUT, connection.as_mut()).await;
                 }
                 return;
@@ -111,7 +113,7 @@ fn serve(
     crowded: bool,
     request: Request<Incoming>,
 ) -> impl Future<Output = Served> + Send + 'static + use<> {
-    let guard = activity.begin(request.version(), is_grpc(&request));
+    let guard = activity.begin(request.version(), kind(&request));
     let answer = if crowded && shared.is_crowded() && !request.uri().path().starts_with(PEER_PATH) {
         shared.metrics.refuse("connections");
         Err(crowded_reply())
@@ -127,9 +129,13 @@ fn serve(
     }
 }
 
-fn is_grpc(request: &Request<Incoming>) -> bool {
-    let content_type = request.headers().get(header::CONTENT_TYPE);
-    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+/// By the path alone: a header is quickly written by somebody who wants to stay for ever.
+fn kind(request: &Request<Incoming>) -> Kind {
+    match request.uri().path() {
+        path if PEER_STREAMS.contains(&path) => Kind::Stream,
+        path if path.starts_with(PEER_PATH) => Kind::Call,
+        _ => Kind::Request,
+    }
 }
 
 fn crowded_reply() -> Response<Body> {
@@ -170,10 +176,11 @@ impl HttpBody for Tracked {
     }
 }
 
-/// A stream that reports what it hears.
+/// A stream that reports what it hears, and hears clients only when it is their turn.
 struct Watched {
     stream: BoxStream,
     activity: Arc<Activity>,
+    shared: Arc<Shared>,
 }
 
 impl AsyncRead for Watched {
@@ -182,10 +189,17 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let gated = !self.activity.is_peer();
+        if gated && self.shared.gate.poll_enter(cx).is_pending() {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
             self.activity.heard(&buf.filled()[before..]);
+        }
+        if gated && polled.is_pending() {
+            self.shared.gate.give_back();
         }
         polled
     }

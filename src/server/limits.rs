@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use crate::config::Config;
 
-/// An idle connection costs about 10 KB, so these cost 40 MB at most. A process that may
-/// open fewer files reaches that limit first: a failed accept is tried again.
+/// For servers that are not configured; a node takes `MAX_CONNECTIONS` from its settings.
 pub const MAX_CONNECTIONS: usize = 4096;
 /// Connections beyond the cap that are still served, so that peers get through and
-/// clients hear a 503 instead of silence. Beyond these, connections are dropped at once.
+/// clients hear a 503 instead of silence. Beyond these, each newcomer takes the place of
+/// the one that has been here longest without a peer speaking on it: of 1,000 strangers a
+/// second each has an eighth of a second to show itself, far more than a peer needs.
 pub const RESERVED_CONNECTIONS: usize = 128;
 /// A client that connects means to speak; ten seconds cover lost packets.
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -17,6 +18,9 @@ pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two requests on one connection; above the 60 s that proxies commonly keep
 /// theirs, so that they close first and never send into a closing connection.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// The same while the connection cap is passed: enough for clients that are busy, while
+/// those that only stay make room for others.
+pub const CROWDED_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// From a request's head to its reply's last byte. Above the longest wait a client may
 /// ask for plus the time for a body: whatever lasts longer is a client that does not read.
 pub const REQUEST_LIFE: Duration = Duration::from_secs(120);
@@ -46,6 +50,7 @@ pub struct Limits {
     pub first_byte_timeout: Duration,
     pub header_read_timeout: Duration,
     pub idle_timeout: Duration,
+    pub crowded_idle_timeout: Duration,
     pub request_life: Duration,
     pub max_header_bytes: usize,
     pub max_headers: usize,
@@ -60,6 +65,7 @@ impl Default for Limits {
             first_byte_timeout: FIRST_BYTE_TIMEOUT,
             header_read_timeout: HEADER_READ_TIMEOUT,
             idle_timeout: IDLE_TIMEOUT,
+            crowded_idle_timeout: CROWDED_IDLE_TIMEOUT,
             request_life: REQUEST_LIFE,
             max_header_bytes: MAX_HEADER_BYTES,
             max_headers: MAX_HEADERS,
@@ -76,7 +82,8 @@ impl From<&Config> for Limits {
 
 impl Limits {
     /// How often a connection's deadlines are looked at: a deadline strikes at most
-    /// this much late, and an idle connection costs one wake-up in this time.
+    /// this much late, and an idle connection costs one wake-up in this time. In a crowd
+    /// the shorter idle time is looked at no more often.
     pub fn check_interval(&self) -> Duration {
         let shortest = self.first_byte_timeout.min(self.header_read_timeout);
         shortest.min(self.idle_timeout).min(self.request_life) / 2

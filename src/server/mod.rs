@@ -8,15 +8,18 @@
 //!
 //! What a request *means*, how large its body may be and how many are handled at once
 //! is the application's business (`api`): only it knows which routes are a client's.
-//! The peers' traffic passes every limit here: past the connection cap a reserve of
-//! connections serves peers alone, and gRPC streams have no deadline.
+//! The peers' traffic passes the limits here: past the connection cap a reserve of
+//! connections ([`reserve`]) serves peers alone, their streams have no deadline, and they do
+//! not wait at the [`gate`] where clients are let in, a few at a time.
 //!
 //! The end, in two steps: draining stops accepting and lets requests under way finish,
 //! bounded; closing flushes what is written and drops the rest.
 
 mod activity;
 mod connection;
+mod gate;
 mod limits;
+mod reserve;
 #[cfg(test)]
 mod tests;
 
@@ -34,8 +37,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::env::net::{BoxStream, Listener};
 use crate::metrics::Metrics;
-use activity::Busy;
+use activity::{Activity, Busy};
+use gate::Gate;
 pub use limits::*;
+use reserve::Reserve;
 
 /// After a failed accept (no file descriptors left, most likely): long enough for some
 /// connection to end, short enough to go unnoticed.
@@ -61,6 +66,7 @@ struct Shared {
     limits: Limits,
     metrics: Arc<Metrics>,
     busy: Busy,
+    gate: Gate,
     /// Connections that are open now.
     open: AtomicUsize,
     ending: Ending,
@@ -90,39 +96,68 @@ pub async fn serve(
 ) -> io::Result<()> {
     let builder = connection::builder(&limits);
     let (busy, open, ending) = (Busy::default(), AtomicUsize::new(0), Ending::default());
-    let shared = Arc::new(Shared { app, builder, limits, metrics, busy, open, ending });
-    let mut connections = JoinSet::new();
+    let gate = Gate::default();
+    let shared = Arc::new(Shared { app, builder, limits, metrics, busy, gate, open, ending });
+    // Ends with this function: it is aborted when the set is dropped.
+    let mut rounds = JoinSet::new();
+    rounds.spawn({
+        let shared = shared.clone();
+        async move { shared.gate.run().await }
+    });
+    let mut connections = Connections::default();
+    let mut accepts = true;
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
             biased;
             () = shutdown.as_mut() => break,
-            Some(_) = connections.join_next() => {
-                shared.set_open(connections.len());
+            Some(_) = connections.tasks.join_next() => {
+                shared.set_open(connections.tasks.len());
             }
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => admit(stream, &shared, &mut connections),
+                Ok((stream, _)) => {
+                    accepts = true;
+                    connections.admit(stream, &shared);
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
+                    // Twenty times a second for as long as it lasts, but said once.
+                    if std::mem::take(&mut accepts) {
+                        tracing::warn!(%error, "cannot accept a connection");
+                    }
                     tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             },
         }
     }
     drop(listener);
-    drain(&shared, connections).await;
+    drain(&shared, connections.tasks).await;
     Ok(())
 }
 
-/// Starts a connection's task, unless even the reserve is used up.
-fn admit(stream: BoxStream, shared: &Arc<Shared>, connections: &mut JoinSet<()>) {
-    let crowded = connections.len() >= shared.limits.max_connections;
-    if connections.len() >= shared.limits.max_connections + shared.limits.reserved_connections {
-        shared.metrics.refuse("connections");
-        return;
+/// All connections, and those beyond the cap once more.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    reserve: Reserve,
+}
+
+impl Connections {
+    /// Starts a connection's task, unless even the reserve is full, of peers.
+    fn admit(&mut self, stream: BoxStream, shared: &Arc<Shared>) {
+        let Limits { max_connections, reserved_connections, .. } = shared.limits;
+        let crowded = self.tasks.len() >= max_connections;
+        if crowded && !self.reserve.make_room(reserved_connections) {
+            shared.metrics.refuse("connections");
+            return;
+        }
+        let activity = Activity::new(shared.busy.clone());
+        let running = connection::run(stream, shared.clone(), activity.clone(), crowded);
+        let task = self.tasks.spawn(running);
+        if crowded {
+            self.reserve.add(activity, task);
+        }
+        shared.set_open(self.tasks.len());
     }
-    connections.spawn(connection::run(stream, shared.clone(), crowded));
-    shared.set_open(connections.len());
 }
 
 async fn drain(shared: &Shared, mut connections: JoinSet<()>) {

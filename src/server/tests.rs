@@ -41,7 +41,7 @@ async fn start(limits: Limits) -> Running {
     let app = Router::new()
         .route("/", get(|| async { "hello" }))
         .route("/slow", get(slow))
-        .route("/bellwether.peer.v1.Peer/Stream", get(endless));
+        .route("/bellwether.peer.v1.Peer/Append", get(endless));
     let (stop, stopped) = oneshot::channel();
     let shutdown = async move { drop(stopped.await) };
     let ended = tokio::spawn(serve(listener, app, limits, metrics.clone(), shutdown));
@@ -51,6 +51,14 @@ async fn start(limits: Limits) -> Running {
 impl Running {
     async fn connect(&self) -> BoxStream {
         RealNet.connect(&self.authority).await.expect("the server listens")
+    }
+
+    /// Whether a client that comes now is served.
+    async fn is_served(&self) -> bool {
+        let mut client = self.connect().await;
+        // Cut off before it could speak: not served.
+        let asked = client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+        asked.is_ok() && read_all(&mut client).await.ends_with("hello")
     }
 
     fn refused(&self, reason: &'static str) -> u64 {
@@ -136,7 +144,7 @@ async fn a_client_that_does_not_finish_its_head_is_cut_off() {
 async fn a_request_that_never_ends_is_cut_off_and_a_call_is_not() {
     let running = start(Limits { request_life: SHORT, ..Limits::default() }).await;
     let mut peer = http2(&running).await;
-    let call = request("/bellwether.peer.v1.Peer/Stream", "application/grpc");
+    let call = request("/bellwether.peer.v1.Peer/Append", "application/grpc");
     let mut call = peer.send_request(call).await.expect("served").into_body();
     let mut stuck = running.connect().await;
     stuck.write_all(SLOW).await.expect("sent");
@@ -172,7 +180,7 @@ async fn past_the_cap_clients_hear_503_and_peers_are_served() {
     running.until_connections(1).await;
 
     let mut peer = http2(&running).await;
-    let stream = request("/bellwether.peer.v1.Peer/Stream", "application/grpc");
+    let stream = request("/bellwether.peer.v1.Peer/Append", "application/grpc");
     assert_eq!(peer.send_request(stream).await.expect("served").status(), 200);
     // On one of the reserve's connections only peers are served while the crowd lasts.
     let refused = peer.send_request(request("/", "text/plain")).await.expect("answered");
@@ -186,6 +194,66 @@ async fn past_the_cap_clients_hear_503_and_peers_are_served() {
     assert_eq!(peer.send_request(request("/", "text/plain")).await.expect("answered").status(), 200);
 }
 
+/// Strangers who connect and stay silent, as many as come, do not keep a peer out.
+#[tokio::test]
+async fn in_the_reserve_a_newcomer_takes_a_silent_stranger_s_place() {
+    let limits = Limits { max_connections: 1, reserved_connections: 2, ..Limits::default() };
+    let running = start(limits).await;
+    let mut first = running.connect().await;
+    first.write_all(HELLO).await.expect("sent");
+    read_hello(&mut first).await;
+    let mut peer = http2(&running).await;
+    let append = request("/bellwether.peer.v1.Peer/Append", "application/grpc");
+    let _stream = peer.send_request(append).await.expect("served");
+    let mut strangers = Vec::new();
+    for _ in 0..8 {
+        strangers.push(running.connect().await);
+    }
+    // All but the last had to go; the peer's stream is untouched.
+    let last = strangers.pop().expect("some");
+    for mut stranger in strangers {
+        assert_eq!(read_all(&mut stranger).await, "");
+    }
+    let mut other = http2(&running).await;
+    let append = request("/bellwether.peer.v1.Peer/Append", "application/grpc");
+    assert_eq!(other.send_request(append).await.expect("served").status(), 200);
+    assert!(!peer.is_closed());
+    drop(last);
+}
+
+#[tokio::test]
+async fn in_a_crowd_idle_connections_make_room() {
+    let limits = Limits {
+        max_connections: 1,
+        first_byte_timeout: SHORT,
+        crowded_idle_timeout: SHORT,
+        ..Limits::default()
+    };
+    let running = start(limits).await;
+    let mut idle = running.connect().await;
+    idle.write_all(HELLO).await.expect("sent");
+    read_hello(&mut idle).await;
+    let mut newcomer = running.connect().await;
+    newcomer.write_all(HELLO).await.expect("sent");
+    assert!(read_all(&mut newcomer).await.starts_with("HTTP/1.1 503"));
+    // It has had a crowd around it for a moment; without one it may stay for long.
+    while !running.is_served().await {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(read_all(&mut idle).await, "");
+}
+
+/// Only a peer's path makes a stream that may last; a header any client can write.
+#[tokio::test]
+async fn a_client_does_not_stay_for_ever_by_calling_itself_grpc() {
+    let running = start(Limits { request_life: SHORT, ..Limits::default() }).await;
+    let mut client = running.connect().await;
+    let slow = b"GET /slow HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc\r\n\r\n";
+    client.write_all(slow).await.expect("sent");
+    assert_eq!(read_all(&mut client).await, "");
+    assert_eq!(running.refused("slow_request"), 1);
+}
+
 #[tokio::test]
 async fn stopping_waits_for_requests_under_way() {
     let running = start(Limits::default()).await;
@@ -193,7 +261,7 @@ async fn stopping_waits_for_requests_under_way() {
     idle.write_all(HELLO).await.expect("sent");
     read_hello(&mut idle).await;
     let mut peer = http2(&running).await;
-    let endless = request("/bellwether.peer.v1.Peer/Stream", "application/grpc");
+    let endless = request("/bellwether.peer.v1.Peer/Append", "application/grpc");
     let _endless = peer.send_request(endless).await.expect("served");
     let mut busy = http2(&running).await;
     let reply = tokio::spawn(busy.send_request(request("/slow", "text/plain")));

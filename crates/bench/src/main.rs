@@ -1,10 +1,12 @@
 //! `bellwether-bench`: how fast, how costly, and how that compares with etcd.
 //!
-//! Three subcommands, from the bottom up:
+//! Four subcommands, from the bottom up:
 //!
 //! - `fsync` asks what the disk can do, which bounds every durable write ([`probe::fsync`]);
 //! - `load` drives one running cluster, Bellwether or etcd, with closed-loop clients
 //!   ([`load`]) through a [`target`];
+//! - `overload` starts a cluster, puts ten times more writers on it than it serves, and fails
+//!   when a bound is broken ([`overload`]);
 //! - `compare` starts [`cluster`]s of both by turns, loads them with the same generator,
 //!   kills their leaders, weighs their processes ([`probe::process`]), and writes the page of
 //!   ratios ([`compare`]).
@@ -16,6 +18,7 @@ mod cli;
 mod cluster;
 mod compare;
 mod load;
+mod overload;
 mod probe;
 mod target;
 

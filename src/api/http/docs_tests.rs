@@ -1,6 +1,8 @@
 //! `docs/http-api.md` names every route, parameter and limit that the code has.
 
-use super::{MAX_BODY_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES, body, key, query, status, v1, value};
+use super::{
+    MAX_BODY_BYTES, MAX_KEY_BYTES, MAX_VALUE_BYTES, body, key, memory, query, status, turns, v1, value,
+};
 use crate::server::Limits;
 
 const PAGE: &str = include_str!("../../../docs/http-api.md");
@@ -60,5 +62,12 @@ fn every_limit() {
         &format!("{} KiB", limits.max_header_bytes / 1024),
         &limits.max_headers.to_string(),
     ]);
+    says(&["| connection without", &seconds(limits.crowded_idle_timeout)]);
+    let mebibytes = |bytes: usize| format!("{} MiB", bytes / (1024 * 1024));
+    let free = format!("{} KiB", memory::SMALL_BYTES / 1024);
+    says(&["| bytes of all bodies", &mebibytes(memory::MAX_BODY_BYTES_HELD), &free]);
+    says(&["| bytes of all replies", &mebibytes(memory::MAX_REPLY_BYTES_HELD), &free]);
+    let long = format!("{} KiB", turns::LONG_BYTES / 1024);
+    says(&["| long requests that wait", &turns::MAX_WAITING.to_string(), &long]);
     says(&["`MAX_CONNECTIONS`", &limits.reserved_connections.to_string()]);
 }

@@ -16,8 +16,9 @@ use super::error::{ApiError, ApiResult};
 use super::query::{self, Params};
 use super::reply::{self, OCTETS, Place};
 use super::route::KEY_PREFIX;
+use super::turns::Turns;
 use super::value::{self, ShownValue};
-use super::{MAX_KEY_BYTES, MAX_VALUE_BYTES, body, conditions, percent};
+use super::{App, MAX_KEY_BYTES, MAX_VALUE_BYTES, body, conditions, percent};
 use crate::node::{Node, WriteRequest, Written};
 use crate::proto::log::{Command, Delete, Put, command::Op};
 use crate::storage::mvcc::{KeyValue, Reply};
@@ -29,15 +30,19 @@ pub const WRITE_PARAMS: &[&str] = &["ack", "forward", "redirect", "timeout"];
 /// What surrounds key and value in a reply.
 const REPLY_OVERHEAD_BYTES: usize = 256;
 
-pub async fn get(node: &Node, parts: &Parts) -> ApiResult {
+pub async fn get(node: &Node, parts: &Parts, turns: &Turns) -> ApiResult {
     let key = key_in(parts.uri.path())?;
     let params = query::parse(parts.uri.query(), READ_PARAMS)?;
     reply::readable(node, &params, parts).await?;
     let found = node.store().get(key.as_bytes(), params.revision);
     let found = found.map_err(|error| ApiError::of_read(error, params.revision))?;
     let Some(found) = found else { return Err(ApiError::key_not_found(&key)) };
+    let turn = turns.take_for(found.value.len()).await?;
     let place = Place::of(node);
     let mut response = get_reply(parts, &key, &found, &place)?;
+    if let Some(turn) = turn {
+        turn.end(found.value.len()).await;
+    }
     place.mark(response.headers_mut(), node.store().revision());
     Ok(response)
 }
@@ -79,12 +84,17 @@ fn get_reply(parts: &Parts, key: &str, found: &KeyValue, place: &Place) -> ApiRe
     Ok(response)
 }
 
-pub async fn put(node: &Node, parts: &Parts, body: Body) -> ApiResult {
+pub async fn put(app: &App, parts: &Parts, body: Body) -> ApiResult {
+    let node = &app.node;
     let key = key_in(parts.uri.path())?;
     let params = query::parse(parts.uri.query(), WRITE_PARAMS)?;
     let precondition = conditions::precondition(&parts.headers)?;
-    let body = body::read(&parts.headers, body).await?;
+    let (body, _share) = body::read(&parts.headers, body, &app.bodies).await?;
+    let turn = app.turns.take_for(body.len()).await?;
     let sent = Sent::parse(reply::has_type(&parts.headers, OCTETS), &body)?;
+    if let Some(turn) = turn {
+        turn.end(body.len()).await;
+    }
     let key_bytes = Bytes::copy_from_slice(key.as_bytes());
     let put = Put { key: key_bytes, value: sent.bytes(&body), ..Default::default() };
     let ack = effective_ack(params.ack.unwrap_or(node.config().ack), precondition.is_some());

@@ -11,6 +11,7 @@ use http::request::Parts;
 use serde::{Deserialize, Serialize};
 
 use super::error::{ApiError, ApiResult};
+use super::memory::Budget;
 use super::{body, percent, query, reply};
 use crate::node::Node;
 use crate::node::faults::{Counts, Link, Rules, Way};
@@ -122,7 +123,7 @@ pub fn network(node: &Node, parts: &Parts) -> ApiResult {
 }
 
 /// Sets both directions of one link.
-pub async fn set_link(node: &Node, parts: &Parts, body: Body) -> ApiResult {
+pub async fn set_link(node: &Node, parts: &Parts, body: Body, bodies: &Budget) -> ApiResult {
     query::parse(parts.uri.query(), &[])?;
     let links = links(node)?;
     let wanted = parts.uri.path().strip_prefix(LINK_PREFIX).unwrap_or_default();
@@ -133,7 +134,7 @@ pub async fn set_link(node: &Node, parts: &Parts, body: Body) -> ApiResult {
         let hint = format!("the other nodes are: {}", known.join(", "));
         return Err(ApiError::invalid(format!("no link to {wanted:?}")).with_hint(hint));
     };
-    let text = body::read(&parts.headers, body).await?;
+    let (text, _share) = body::read(&parts.headers, body, bodies).await?;
     let asked: LinkRequest = serde_json::from_slice(&text).map_err(|error| {
         ApiError::invalid(format!("not a link's rules: {error}")).with_hint(
             r#"such as {"send":{"delayMs":100},"receive":{"cut":true}}; also loss, duplicate, reorder (0 to 1), and seed"#,

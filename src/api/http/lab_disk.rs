@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{ApiError, ApiResult};
 use super::lab::require_lab;
+use super::memory::Budget;
 use super::{body, query, reply};
 use crate::env::failing_disk::{Armed, Fault};
 use crate::node::Node;
@@ -61,10 +62,10 @@ pub fn get(node: &Node, parts: &Parts) -> ApiResult {
 }
 
 /// Arms one fault, in the place of the last.
-pub async fn fail(node: &Node, parts: &Parts, body: Body) -> ApiResult {
+pub async fn fail(node: &Node, parts: &Parts, body: Body, bodies: &Budget) -> ApiResult {
     query::parse(parts.uri.query(), &[])?;
     require_lab(node)?;
-    let text = body::read(&parts.headers, body).await?;
+    let (text, _share) = body::read(&parts.headers, body, bodies).await?;
     let asked: ArmedText = serde_json::from_slice(&text).map_err(|error| {
         ApiError::invalid(format!("not a fault of a disk: {error}"))
             .with_hint(r#"such as {"fail":"sync","path":".seg"}; or "full", or null for nothing"#)

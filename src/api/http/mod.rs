@@ -1,7 +1,8 @@
 //! JSON over HTTP: the chapter's routes, ours under `/v1`, health and metrics.
 //!
 //! A request goes through [`dispatch`]: [`route`] finds the handler by method and path,
-//! [`admission`] turns away what is too much, the handler ([`key`], [`status`], [`v1`],
+//! [`admission`] turns away what is too much, [`memory`] counts what bodies and replies
+//! hold, [`turns`] keeps long work from crowding out the rest, the handler ([`key`], [`status`], [`v1`],
 //! [`health`]) parses, makes one call on the node and builds its reply with [`reply`], and
 //! every refusal is an [`error::ApiError`]. On the way out the reply gets its CORS
 //! headers, also a refusal, and its time is counted.
@@ -20,16 +21,20 @@ mod cors;
 #[cfg(test)]
 mod docs_tests;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod health;
 mod key;
 mod lab;
 mod lab_disk;
+mod memory;
 mod percent;
 mod query;
 mod reply;
 mod route;
 mod scrape;
 mod status;
+mod turns;
 mod v1;
 mod value;
 
@@ -44,7 +49,9 @@ use crate::metrics::RequestLabels;
 use crate::node::Node;
 use admission::Admission;
 use error::{ApiError, ApiResult};
+use memory::Budget;
 use route::Route;
+use turns::Turns;
 
 /// The longest key in bytes, after percent-decoding. Long enough for a path-like key,
 /// short enough that an index of a million keys stays in memory.
@@ -59,6 +66,14 @@ pub const MAX_BODY_BYTES: usize = MAX_VALUE_BYTES + MAX_VALUE_BYTES / 2;
 struct App {
     node: Node,
     admission: Admission,
+    /// What bodies hold that are still coming.
+    bodies: Budget,
+    /// What replies hold that are not sent yet.
+    replies: Budget,
+    /// For long pages and values.
+    turns: Turns,
+    /// For hashes of the whole store, each in a thread of its own.
+    hashes: Turns,
     scrape: scrape::Scrape,
 }
 
@@ -66,7 +81,11 @@ struct App {
 pub fn router(node: Node) -> axum::Router {
     let admission = Admission::new(node.config().max_inflight_requests, node.metrics().clone());
     let scrape = scrape::Scrape::new(node.clone());
-    axum::Router::new().fallback(dispatch).with_state(Arc::new(App { node, admission, scrape }))
+    let bodies = Budget::new(memory::MAX_BODY_BYTES_HELD);
+    let replies = Budget::new(memory::MAX_REPLY_BYTES_HELD);
+    let (turns, hashes) = (Turns::default(), Turns::default());
+    let app = App { node, admission, bodies, replies, turns, hashes, scrape };
+    axum::Router::new().fallback(dispatch).with_state(Arc::new(app))
 }
 
 async fn dispatch(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
@@ -80,6 +99,8 @@ async fn dispatch(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
     if method == Method::HEAD {
         reply::strip_body(&mut response);
     }
+    let held = memory::hold(&app.replies, response, !route.is_write());
+    let mut response = held.unwrap_or_else(|error| refuse(&app.node, route, error));
     cors::allow(response.headers_mut());
     let labels = RequestLabels {
         method: route::method_label(&method),
@@ -107,18 +128,18 @@ async fn answer(app: &App, route: Route, request: Request<Body>) -> ApiResult {
     let node = &app.node;
     match route {
         Route::Status => status::get(node, &parts),
-        Route::GetKey => key::get(node, &parts).await,
-        Route::PutKey => key::put(node, &parts, body).await,
+        Route::GetKey => key::get(node, &parts, &app.turns).await,
+        Route::PutKey => key::put(app, &parts, body).await,
         Route::DeleteKey => key::delete(node, &parts).await,
-        Route::Keys => v1::keys(node, &parts).await,
-        Route::Changes => v1::changes(node, &parts).await,
+        Route::Keys => v1::keys(node, &parts, &app.turns).await,
+        Route::Changes => v1::changes(node, &parts, &app.turns).await,
         Route::Compact => v1::compact(node, &parts).await,
-        Route::StateHash => v1::state_hash(node).await,
+        Route::StateHash => v1::state_hash(node, &app.hashes).await,
         Route::LabNetwork => lab::network(node, &parts),
-        Route::LabLink => lab::set_link(node, &parts, body).await,
+        Route::LabLink => lab::set_link(node, &parts, body, &app.bodies).await,
         Route::LabHeal => lab::heal(node, &parts),
         Route::LabDisk => lab_disk::get(node, &parts),
-        Route::LabFailDisk => lab_disk::fail(node, &parts, body).await,
+        Route::LabFailDisk => lab_disk::fail(node, &parts, body, &app.bodies).await,
         Route::LabCorrupt => lab::corrupt(node, &parts).await,
         Route::Live => health::live(node),
         Route::Ready => health::ready(node, &parts),

@@ -45,6 +45,12 @@ pub fn text(status: StatusCode, body: String) -> Response<Body> {
     bytes(status, HeaderValue::from_static("text/plain; charset=utf-8"), body.into())
 }
 
+/// Bytes of a body that is known as a whole; 0 for any other.
+pub fn length(response: &Response<Body>) -> usize {
+    use axum::body::HttpBody;
+    response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or_default()
+}
+
 /// The reply to `HEAD`: the headers of a `GET`, with the length its body would have.
 pub fn strip_body(response: &mut Response<Body>) {
     use axum::body::HttpBody;

@@ -15,6 +15,7 @@ use serde::Serialize;
 use super::error::{ApiError, ApiResult};
 use super::query::{self, Params};
 use super::reply;
+use super::turns::Turns;
 use super::value::{self, ShownValue};
 use crate::node::{Node, WriteRequest};
 use crate::proto::log::{Command, Compact, command::Op};
@@ -102,10 +103,11 @@ struct KeysReply<'a> {
     keys: Vec<Row<'a>>,
 }
 
-pub async fn keys(node: &Node, parts: &Parts) -> ApiResult {
+pub async fn keys(node: &Node, parts: &Parts, turns: &Turns) -> ApiResult {
     let params = query::parse(parts.uri.query(), KEYS_PARAMS)?;
     let (range, limit) = (range_of(&params)?, rows(&params)?);
     reply::readable(node, &params, parts).await?;
+    let turn = turns.take().await?;
     let found = read_range(node.store(), range, params.revision, limit, params.keys_only)?;
     let last = found.rows.last().filter(|_| found.more);
     let body = KeysReply {
@@ -116,7 +118,9 @@ pub async fn keys(node: &Node, parts: &Parts) -> ApiResult {
         next: last.and_then(|kv| std::str::from_utf8(&kv.key).ok()).map(|key| format!("{key}\0")),
         keys: found.rows.iter().map(|kv| Row::of(kv, params.keys_only)).collect(),
     };
-    Ok(placed(node, reply::json(StatusCode::OK, &body)))
+    let response = reply::json(StatusCode::OK, &body);
+    turn.end(reply::length(&response)).await;
+    Ok(placed(node, response))
 }
 
 struct Found {
@@ -211,10 +215,11 @@ struct ChangeRow<'a> {
     row: Row<'a>,
 }
 
-pub async fn changes(node: &Node, parts: &Parts) -> ApiResult {
+pub async fn changes(node: &Node, parts: &Parts, turns: &Turns) -> ApiResult {
     let params = query::parse(parts.uri.query(), CHANGES_PARAMS)?;
     let (since, limit) = (params.since.unwrap_or_default(), rows(&params)?);
     reply::readable(node, &params, parts).await?;
+    let turn = turns.take().await?;
     let (found, more) = read_changes(node.store(), since, limit)?;
     let body = ChangesReply {
         revision: node.store().revision(),
@@ -222,7 +227,9 @@ pub async fn changes(node: &Node, parts: &Parts) -> ApiResult {
         more,
         changes: found.iter().map(change_row).collect(),
     };
-    Ok(placed(node, reply::json(StatusCode::OK, &body)))
+    let response = reply::json(StatusCode::OK, &body);
+    turn.end(reply::length(&response)).await;
+    Ok(placed(node, response))
 }
 
 fn read_changes(store: &Store, since: Revision, limit: usize) -> Result<(Vec<Change>, bool), ApiError> {
@@ -297,7 +304,8 @@ struct HashReply {
     hash: String,
 }
 
-pub async fn state_hash(node: &Node) -> ApiResult {
+pub async fn state_hash(node: &Node, hashes: &Turns) -> ApiResult {
+    let _turn = hashes.take().await?;
     let (applied, hash) = node.state_hash().await?;
     let hash = blake3::Hash::from(hash).to_hex().to_string();
     let body = HashReply { applied: applied.map(|at| at.to_string()), hash };

@@ -7,6 +7,8 @@
 
 pub mod client;
 pub mod faults;
+#[cfg(test)]
+mod fuzz;
 pub mod pool;
 pub mod server;
 

@@ -45,7 +45,7 @@ fn stopped(error: impl ToString) -> Status {
     Status::unavailable(error.to_string())
 }
 
-fn append_from_pb(message: pb::AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
+pub(super) fn append_from_pb(message: pb::AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
     let entries = message.entries.into_iter().map(entry_from_pb).collect::<Result<_, _>>();
     Ok(AppendEntriesRequest {
         vote: vote_from_pb(message.vote).map_err(malformed)?,
@@ -64,7 +64,7 @@ fn append_to_pb(result: StreamAppendResult<TypeConfig>, draining: bool) -> pb::A
     pb::AppendReply { result: Some(result), draining }
 }
 
-fn vote_request_from_pb(message: pb::VoteRequest) -> Result<VoteRequest<TypeConfig>, Status> {
+pub(super) fn vote_request_from_pb(message: pb::VoteRequest) -> Result<VoteRequest<TypeConfig>, Status> {
     let mut request =
         VoteRequest::new(vote_from_pb(message.vote).map_err(malformed)?, message.last.map(log_id_from_pb));
     request.leadership_transfer = message.leadership_transfer;

@@ -27,6 +27,8 @@ pub struct Cluster {
     nodes: Vec<Node>,
     /// Settings all nodes share, beside those that name them.
     env: Vec<(String, String)>,
+    /// How many files each process may open, if the test says.
+    max_files: Option<u64>,
     dir: TempDir,
 }
 
@@ -38,7 +40,13 @@ impl Cluster {
             .map(|(i, port)| Node { name: format!("node-{}", i + 1), port, process: Mutex::new(None) })
             .collect();
         let env = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        Self { nodes, env, dir: tempfile::tempdir().expect("a temporary directory") }
+        Self { nodes, env, max_files: None, dir: tempfile::tempdir().expect("a temporary directory") }
+    }
+
+    /// Its processes may open so many files only.
+    pub fn with_max_files(mut self, files: u64) -> Self {
+        self.max_files = Some(files);
+        self
     }
 
     /// A started cluster with a leader everybody knows.
@@ -59,6 +67,11 @@ impl Cluster {
 
     pub fn port(&self, i: usize) -> u16 {
         self.nodes[i].port
+    }
+
+    /// The process id of a node that runs.
+    pub fn pid(&self, i: usize) -> u32 {
+        self.process(i).as_ref().expect("a started node").id()
     }
 
     pub fn ports(&self) -> Vec<u16> {
@@ -105,9 +118,18 @@ impl Cluster {
         self.start_with(i, &self.env_of(i)).await;
     }
 
+    /// Starts a node that may not answer this test for a while.
+    pub fn spawn(&self, i: usize) {
+        *self.process(i) = Some(Process::start(&self.env_of(i), &self.log_path(self.name(i))));
+    }
+
     pub async fn start_with(&self, i: usize, env: &[(String, String)]) {
         for _ in 0..PORT_ATTEMPTS {
-            *self.process(i) = Some(Process::start(env, &self.log_path(self.name(i))));
+            let log = self.log_path(self.name(i));
+            *self.process(i) = Some(match self.max_files {
+                None => Process::start(env, &log),
+                Some(files) => Process::start_with_few_files(files, env, &log),
+            });
             if eventually(PATIENCE, || self.answers_or_lost_its_port(i)).await {
                 return;
             }

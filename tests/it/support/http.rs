@@ -1,6 +1,7 @@
 //! A small HTTP/1.1 client: one connection a request, so that "the request never left"
 //! and "no answer came" are told apart exactly.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -86,16 +87,61 @@ impl Request {
     async fn exchange(self, stream: TcpStream) -> Result<Reply, hyper::Error> {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let driver = tokio::spawn(connection);
+        let reply = reply_to(sender.send_request(self.into_http())).await?;
+        driver.abort();
+        Ok(reply)
+    }
+
+    fn into_http(self) -> http::Request<Full<Bytes>> {
         let mut request = http::Request::builder().method(self.method).uri(self.target);
         request = request.header("host", "127.0.0.1");
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
-        let request = request.body(Full::new(self.body)).expect("a test writes valid requests");
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        let body = body.collect().await?.to_bytes();
-        driver.abort();
-        Ok(Reply { status: head.status, headers: head.headers, body })
+        request.body(Full::new(self.body)).expect("a test writes valid requests")
+    }
+}
+
+async fn reply_to(
+    sending: impl Future<Output = Result<http::Response<hyper::body::Incoming>, hyper::Error>>,
+) -> Result<Reply, hyper::Error> {
+    let (head, body) = sending.await?.into_parts();
+    Ok(Reply { status: head.status, headers: head.headers, body: body.collect().await?.to_bytes() })
+}
+
+/// A connection that is kept for one request after the other.
+pub struct Session {
+    sender: hyper::client::conn::http1::SendRequest<Full<Bytes>>,
+    driver: tokio::task::JoinHandle<Result<(), hyper::Error>>,
+}
+
+impl Session {
+    pub async fn open(port: u16) -> Result<Self, Failure> {
+        let not_sent = |error: &dyn std::fmt::Display| Failure::NotSent(error.to_string());
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let stream = TcpStream::connect(address).await.map_err(|error| not_sent(&error))?;
+        let shaken = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = shaken.map_err(|error| not_sent(&error))?;
+        Ok(Self { sender, driver: tokio::spawn(connection) })
+    }
+
+    /// After an error the session is of no use any more.
+    pub async fn send(&mut self, request: Request) -> Result<Reply, Failure> {
+        let timeout = request.timeout;
+        let answering = async {
+            self.sender.ready().await?;
+            reply_to(self.sender.send_request(request.into_http())).await
+        };
+        match tokio::time::timeout(timeout, answering).await {
+            Ok(reply) => reply.map_err(|error| Failure::NoAnswer(error.to_string())),
+            Err(_) => Err(Failure::NoAnswer(format!("no answer within {timeout:?}"))),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.driver.abort();
     }
 }
 

@@ -3,8 +3,11 @@
 mod cluster;
 mod http;
 mod lab;
+mod measure;
 mod observer;
+mod peace;
 mod process;
+mod raw;
 mod rng;
 mod workload;
 
@@ -12,10 +15,13 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
-pub use http::{Failure, Request};
+pub use http::{Failure, Request, Session};
 pub use lab::{Lab, cut, slow};
+pub use measure::{Peak, may_open, open_files, resident_bytes};
 pub use observer::Observer;
+pub use peace::Peace;
 pub use process::Process;
+pub use raw::Raw;
 pub use rng::Rng;
 pub use workload::{Settings, Workload};
 
@@ -24,6 +30,17 @@ pub use workload::{Settings, Workload};
 pub const PATIENCE: Duration = Duration::from_secs(20);
 /// How often a condition is looked at again.
 const POLL: Duration = Duration::from_millis(20);
+
+/// For tests that keep the machine busy: at most one of them at a time, or they would
+/// disturb each other's elections.
+pub async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
+    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    ALONE.lock().await
+}
+
+/// A setting for those tests: on a machine that is busy on purpose, beside other tests, a
+/// node that gets no processor for a second is not a lost leader.
+pub const PATIENT: (&str, &str) = ("ELECTION_TIMEOUT_MS", "3000");
 
 /// Tries until `attempt` succeeds, and panics with its last complaint at the deadline.
 #[track_caller]

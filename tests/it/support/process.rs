@@ -21,12 +21,24 @@ pub struct Process {
 impl Process {
     /// Starts a server that sees these settings and nothing of the test's environment.
     pub fn start(env: &[(String, String)], log: &Path) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_bellwether")), env, log)
+    }
+
+    /// The same, for a process that may not open more files than this.
+    pub fn start_with_few_files(files: u64, env: &[(String, String)], log: &Path) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")]);
+        shell.arg(env!("CARGO_BIN_EXE_bellwether"));
+        Self::start_by(shell, env, log)
+    }
+
+    fn start_by(mut command: Command, env: &[(String, String)], log: &Path) -> Self {
         let open = || -> std::io::Result<(File, File)> {
             let file = OpenOptions::new().create(true).append(true).open(log)?;
             Ok((file.try_clone()?, file))
         };
         let (out, err) = open().expect("a log file in the test's own directory");
-        let child = Command::new(env!("CARGO_BIN_EXE_bellwether"))
+        let child = command
             .arg("serve")
             .env_clear()
             .envs(env.iter().map(|(name, value)| (name, value)))
@@ -46,6 +58,10 @@ impl Process {
         }
         // It may have exited by itself; that is for the test's own checks to notice.
         let _ = kill_process(Pid::from_child(&self.child), signal);
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn exited(&mut self) -> Option<ExitStatus> {

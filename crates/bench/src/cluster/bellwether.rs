@@ -11,6 +11,11 @@ use super::{Cluster, NODES, Spec, empty, ports};
 
 /// Three nodes with default settings, not started yet.
 pub fn cluster(program: &Path, dir: &Path) -> Result<Cluster> {
+    cluster_with(program, dir, &[])
+}
+
+/// The same with other settings.
+pub fn cluster_with(program: &Path, dir: &Path, settings: &[(&'static str, String)]) -> Result<Cluster> {
     empty(dir)?;
     let ports = ports::free(NODES)?;
     let urls: Vec<String> = ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
@@ -18,13 +23,14 @@ pub fn cluster(program: &Path, dir: &Path) -> Result<Cluster> {
         let name = format!("node-{}", index + 1);
         let peers: Vec<&str> =
             urls.iter().enumerate().filter(|(at, _)| *at != index).map(|(_, url)| url.as_str()).collect();
-        let env: Vec<(&'static str, OsString)> = vec![
+        let mut env: Vec<(&'static str, OsString)> = vec![
             ("NODE_ID", name.clone().into()),
             ("PORT", ports[index].to_string().into()),
             ("PEERS", peers.join(",").into()),
             ("DATA_DIR", dir.join(&name).into()),
             ("LISTEN", "127.0.0.1".into()),
         ];
+        env.extend(settings.iter().map(|(name, value)| (*name, value.into())));
         Spec {
             program: program.to_owned(),
             args: vec!["serve".into()],

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, Request, StatusCode, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{Connection, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -38,15 +38,25 @@ pub enum Body {
     Bytes,
 }
 
+/// Where one node is.
 #[derive(Clone)]
-struct Address {
+pub struct Address {
     /// `host:port`
     authority: String,
     header: HeaderValue,
 }
 
 impl Address {
-    fn parse(url: &str) -> Result<Self> {
+    /// A request to this node.
+    pub fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = Uri::from(PathAndQuery::try_from(path).context("a path")?);
+        request.headers_mut().insert(HOST, self.header.clone());
+        Ok(request)
+    }
+
+    pub fn parse(url: &str) -> Result<Self> {
         let uri: Uri = url.trim().parse().with_context(|| format!("{url} is not a URL"))?;
         ensure!(uri.scheme_str() == Some("http"), "{url}: only http:// is spoken here");
         let authority = uri.authority().with_context(|| format!("{url} names no host"))?.to_string();
@@ -126,22 +136,19 @@ impl HttpSession {
         let request = self.request(method, path, body)?;
         let reply = link.exchange(request).await?;
         self.link = Some(link);
-        Ok(reply)
+        Ok((reply.status(), reply.into_body()))
     }
 
     fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>> {
-        let path = PathAndQuery::try_from(path).context("a path")?;
-        let mut request = Request::new(Full::new(body));
-        if method == Method::PUT {
+        let is_write = method == Method::PUT;
+        let mut request = self.address.request(method, path, body)?;
+        if is_write {
             let kind = match self.target.body {
                 Body::Json => "application/json",
                 Body::Bytes => "application/octet-stream",
             };
             request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         }
-        *request.method_mut() = method;
-        *request.uri_mut() = Uri::from(path);
-        request.headers_mut().insert(HOST, self.address.header.clone());
         Ok(request)
     }
 }
@@ -178,13 +185,14 @@ impl Session for HttpSession {
     }
 }
 
-struct Link {
+/// One connection, kept for one request after the other.
+pub struct Link {
     sender: SendRequest<Full<Bytes>>,
     connection: Connection<TokioIo<TcpStream>, Full<Bytes>>,
 }
 
 impl Link {
-    async fn open(address: &Address) -> Result<Self> {
+    pub async fn open(address: &Address) -> Result<Self> {
         let authority = &address.authority;
         let stream =
             TcpStream::connect(authority).await.with_context(|| format!("connecting to {authority}"))?;
@@ -193,13 +201,13 @@ impl Link {
         Ok(Self { sender, connection })
     }
 
-    async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes)> {
+    pub async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>> {
         let Self { sender, connection } = self;
         let reply = async {
             sender.ready().await?;
             let reply = sender.send_request(request).await?;
-            let status = reply.status();
-            Ok((status, reply.into_body().collect().await?.to_bytes()))
+            let (head, body) = reply.into_parts();
+            Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
         };
         let mut reply = pin!(reply);
         let mut connection = pin!(connection);

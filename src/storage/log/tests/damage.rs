@@ -6,7 +6,7 @@ use super::*;
 const CHECKPOINT_AT: u64 = format::SEGMENT_HEADER_BYTES as u64;
 
 /// A log of several segments, and where each frame after the checkpoints lies.
-async fn written(disk: &FakeDisk) -> Vec<(u64, Range<u64>)> {
+pub(super) async fn written(disk: &FakeDisk) -> Vec<(u64, Range<u64>)> {
     let log = open(disk).expect("open");
     for index in 0..12 {
         append(&log, entries(1, index..index + 1, 500)).await.expect("append");

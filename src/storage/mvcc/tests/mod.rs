@@ -2,6 +2,7 @@
 
 mod compaction;
 mod crash;
+mod fuzz;
 mod marks;
 mod model;
 mod properties;

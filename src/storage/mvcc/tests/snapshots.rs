@@ -16,7 +16,7 @@ pub async fn copy(from: &Store, to: &Store) {
     assert_eq!(to.durable(), from.durable());
 }
 
-fn dump(store: &Store) -> Vec<u8> {
+pub fn dump(store: &Store) -> Vec<u8> {
     let mut image = store.image().expect("an image");
     assert_eq!(*image.applied(), store.durable());
     let mut bytes = Vec::new();
@@ -26,7 +26,7 @@ fn dump(store: &Store) -> Vec<u8> {
     bytes
 }
 
-fn offer(store: &Store, bytes: &[u8]) -> io::Result<ReceivedSnapshot> {
+pub fn offer(store: &Store, bytes: &[u8]) -> io::Result<ReceivedSnapshot> {
     let mut writer = store.receive()?;
     writer.write(bytes)?;
     writer.finish()
