@@ -11,6 +11,7 @@ pub mod disk;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake_disk;
 pub mod net;
+pub mod planted;
 pub mod random;
 pub mod workers;
 
