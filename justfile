@@ -24,6 +24,10 @@ sim-bugs seeds="20":
 kill-loop rounds="50":
     BELLWETHER_KILL_ROUNDS={{rounds}} cargo test --release --test it kill_loop -- --nocapture
 
+# The pause of writes when the highest returns under highest-id: the median of so many.
+takeovers rounds="15":
+    BELLWETHER_TAKEOVERS={{rounds}} cargo test --release --test it takes_over_without -- --nocapture
+
 # The chapter's walk and its failures in containers.
 containers:
     tests/containers/run

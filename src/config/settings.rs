@@ -110,8 +110,8 @@ pub struct Settings {
     #[arg(long, env = "REPLICATION_DELAY_MS", value_name = "MS", default_value_t = 0)]
     pub replication_delay_ms: u64,
 
-    /// Let anybody who reaches this node spoil its network, through /v1/lab/network: for
-    /// classes and tests, never for data that matters
+    /// Let anybody who reaches this node spoil its network and fail its disk, through
+    /// /v1/lab/network and /v1/lab/disk: for classes and tests, never for data that matters
     #[arg(long, env = "LAB", value_parser = clap::builder::BoolishValueParser::new())]
     pub lab: bool,
 

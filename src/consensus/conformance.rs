@@ -21,7 +21,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine> for Builder {
     async fn build(&self) -> Result<((), LogStore, StateMachine), StorageError<TypeConfig>> {
         let disk: Arc<dyn Disk> = Arc::new(FakeDisk::default());
         let workers = Workers::Tasks { delay: || Duration::ZERO };
-        let options = LogOptions { segment_bytes: 64 * 1024, cache_bytes: 1024 };
+        let options = LogOptions { segment_bytes: 64 * 1024, cache_bytes: 1024, reserve_bytes: 0 };
         let log = Log::open(disk.clone(), &workers, options, Arc::default()).expect("a log");
         let store = Store::open(disk, &workers, Arc::default()).expect("a store");
         // The suite applies entries that it never appended.

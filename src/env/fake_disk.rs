@@ -1,4 +1,4 @@
-//! A disk in memory that loses power, lies, fills up and rots on demand.
+//! A disk in memory that loses power, lies, fails, fills up and rots on demand.
 //!
 //! It keeps two images of every file: what the process sees, and what would be left
 //! after a power cut. A sync carries writes from the first to the second; a directory
@@ -135,6 +135,7 @@ struct State {
     operations_left: Option<u64>,
     capacity: Option<u64>,
     fail_syncs: bool,
+    fail_next_sync: bool,
     ignore_syncs: bool,
     stats: DiskStats,
 }
@@ -171,21 +172,22 @@ impl State {
         self.names.values().map(|inode| inode.lock().seen.len() as u64).sum()
     }
 
-    fn check_growth(&self, by: u64) -> io::Result<()> {
-        match self.capacity {
-            Some(capacity) if by > 0 && self.used() + by > capacity => Err(io::ErrorKind::StorageFull.into()),
-            _ => Ok(()),
-        }
+    fn room(&self) -> Option<u64> {
+        self.capacity.map(|capacity| capacity.saturating_sub(self.used()))
     }
 }
 
 /// See the module's documentation. Clones share one disk.
 #[derive(Clone, Default)]
-pub struct FakeDisk(Arc<Mutex<State>>);
+pub struct FakeDisk {
+    state: Arc<Mutex<State>>,
+    /// The life to which this handle is bound; `None`: whichever is the present one.
+    life: Option<u64>,
+}
 
 impl fmt::Debug for FakeDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.0.lock();
+        let state = self.state.lock();
         let names: Vec<&String> = state.names.keys().collect();
         f.debug_struct("FakeDisk").field("names", &names).field("stats", &state.stats).finish()
     }
@@ -196,12 +198,26 @@ impl FakeDisk {
         Self::default()
     }
 
+    /// A handle that a crash makes useless, as it does a process: what still runs of an
+    /// old store can't reach the disk of a new one.
+    pub fn boot(&self) -> Self {
+        Self { life: Some(self.state.lock().life), ..self.clone() }
+    }
+
+    /// Ends the process, not the power: whatever it wrote stays, synced or not, and a
+    /// power cut may still take it.
+    pub fn kill(&self) {
+        let mut state = self.state.lock();
+        state.life += 1;
+        state.operations_left = None;
+    }
+
     /// Cuts the power: every file keeps its synced bytes and a random part of the rest,
     /// every directory its synced names and a random prefix of the later changes. Open
     /// handles fail from now on. Call it before the node's tasks are dropped, so that
     /// nothing can be written on the way out.
     pub fn crash(&self, rng: &mut impl Rng) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.life += 1;
         state.operations_left = None;
         state.stats.crashes += 1;
@@ -220,17 +236,17 @@ impl FakeDisk {
     /// Lets `operations` more calls change the disk; then every call fails, as if the
     /// power were gone, until [`FakeDisk::crash`].
     pub fn stop_after(&self, operations: u64) {
-        self.0.lock().operations_left = Some(operations);
+        self.state.lock().operations_left = Some(operations);
     }
 
     /// Whether the limit of [`FakeDisk::stop_after`] was reached.
     pub fn stopped(&self) -> bool {
-        self.0.lock().operations_left == Some(0)
+        self.state.lock().operations_left == Some(0)
     }
 
     /// Flips the bits of `mask` in one byte, behind everybody's back.
     pub fn flip(&self, path: &str, offset: u64, mask: u8) -> io::Result<()> {
-        let state = self.0.lock();
+        let state = self.state.lock();
         let inode = state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         let mut inode = inode.lock();
         let offset = offset as usize;
@@ -241,29 +257,36 @@ impl FakeDisk {
         Ok(())
     }
 
-    /// Writes that would make the files larger than `bytes` in sum fail.
+    /// Writes that would make the files larger than `bytes` in sum fail, and leave as much
+    /// as there was room for.
     pub fn set_capacity(&self, bytes: Option<u64>) {
-        self.0.lock().capacity = bytes;
+        self.state.lock().capacity = bytes;
     }
 
     /// Syncs report an error and make nothing durable.
     pub fn fail_syncs(&self, fail: bool) {
-        self.0.lock().fail_syncs = fail;
+        self.state.lock().fail_syncs = fail;
+    }
+
+    /// The next sync of a file reports an error, and what it was to carry will never reach
+    /// the disk, though it can be read until then and later syncs succeed: what kernels do.
+    pub fn fail_next_sync(&self) {
+        self.state.lock().fail_next_sync = true;
     }
 
     /// Syncs report success and make nothing durable: what a test of durability must
     /// notice.
     pub fn ignore_syncs(&self, ignore: bool) {
-        self.0.lock().ignore_syncs = ignore;
+        self.state.lock().ignore_syncs = ignore;
     }
 
     pub fn stats(&self) -> DiskStats {
-        self.0.lock().stats
+        self.state.lock().stats
     }
 
     /// The bytes of a file as a process sees them.
     pub fn contents(&self, path: &str) -> Option<Vec<u8>> {
-        self.0.lock().names.get(path).map(|inode| inode.lock().seen.clone())
+        self.state.lock().names.get(path).map(|inode| inode.lock().seen.clone())
     }
 }
 
@@ -297,25 +320,39 @@ impl fmt::Debug for FakeFile {
 
 impl FakeFile {
     fn change(&self, change: Change, end: u64) -> io::Result<()> {
-        let mut state = self.disk.0.lock();
+        let mut state = self.disk.state.lock();
         state.check_change(self.life)?;
         let len = self.inode.lock().seen.len() as u64;
-        state.check_growth(end.saturating_sub(len))?;
+        let room = state.room();
+        if room.is_none_or(|room| end.saturating_sub(len) <= room) {
+            self.put(change);
+            return Ok(());
+        }
+        if let Change::Write(offset, mut bytes) = change {
+            let end = len + room.unwrap_or_default();
+            bytes.truncate(end.saturating_sub(offset) as usize);
+            if !bytes.is_empty() {
+                self.put(Change::Write(offset, bytes));
+            }
+        }
+        Err(io::ErrorKind::StorageFull.into())
+    }
+
+    fn put(&self, change: Change) {
         let mut inode = self.inode.lock();
         change.apply(&mut inode.seen);
         inode.pending.push(change);
-        Ok(())
     }
 }
 
 impl File for FakeFile {
     fn len(&self) -> io::Result<u64> {
-        self.disk.0.lock().check_life(self.life)?;
+        self.disk.state.lock().check_life(self.life)?;
         Ok(self.inode.lock().seen.len() as u64)
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.disk.0.lock().check_life(self.life)?;
+        self.disk.state.lock().check_life(self.life)?;
         let inode = self.inode.lock();
         let from = inode.seen.get(offset as usize..).unwrap_or_default();
         let from = from.get(..out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -325,7 +362,7 @@ impl File for FakeFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.change(Change::Write(offset, bytes.to_vec()), offset + bytes.len() as u64)?;
-        let mut state = self.disk.0.lock();
+        let mut state = self.disk.state.lock();
         state.stats.writes += 1;
         state.stats.written_bytes += bytes.len() as u64;
         Ok(())
@@ -336,12 +373,16 @@ impl File for FakeFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut state = self.disk.0.lock();
+        let mut state = self.disk.state.lock();
         state.check_sync(self.life)?;
         if state.ignore_syncs {
             return Ok(());
         }
         let inode = &mut *self.inode.lock();
+        if std::mem::take(&mut state.fail_next_sync) {
+            inode.pending.clear();
+            return Err(io::Error::other("the disk failed to sync"));
+        }
         for change in inode.pending.drain(..) {
             change.apply(&mut inode.durable);
         }
@@ -351,8 +392,8 @@ impl File for FakeFile {
 
 impl Disk for FakeDisk {
     fn open(&self, path: &str, create: bool) -> io::Result<Arc<dyn File>> {
-        let mut state = self.0.lock();
-        let life = state.life;
+        let mut state = self.state.lock();
+        let life = self.life.unwrap_or(state.life);
         state.check_life(life)?;
         let inode = match state.names.get(path) {
             Some(inode) => inode.clone(),
@@ -369,8 +410,8 @@ impl Disk for FakeDisk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut state = self.0.lock();
-        let life = state.life;
+        let mut state = self.state.lock();
+        let life = self.life.unwrap_or(state.life);
         state.check_change(life)?;
         if !state.names.contains_key(from) {
             return Err(io::Error::new(io::ErrorKind::NotFound, format!("no file {from}")));
@@ -382,8 +423,8 @@ impl Disk for FakeDisk {
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        let mut state = self.0.lock();
-        let life = state.life;
+        let mut state = self.state.lock();
+        let life = self.life.unwrap_or(state.life);
         state.check_change(life)?;
         if state.names.remove(path).is_some() {
             state.pending_names.push(NameChange::Unlink(path.to_owned()));
@@ -392,16 +433,16 @@ impl Disk for FakeDisk {
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
-        let mut state = self.0.lock();
-        let life = state.life;
+        let mut state = self.state.lock();
+        let life = self.life.unwrap_or(state.life);
         state.check_life(life)?;
         let in_dir = state.names.keys().map(|path| split(path)).filter(|(at, _)| *at == dir);
         Ok(in_dir.map(|(_, name)| name.to_owned()).collect())
     }
 
     fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        let mut state = self.0.lock();
-        let life = state.life;
+        let mut state = self.state.lock();
+        let life = self.life.unwrap_or(state.life);
         state.check_sync(life)?;
         if state.ignore_syncs {
             return Ok(());
@@ -417,8 +458,7 @@ impl Disk for FakeDisk {
     }
 
     fn free_bytes(&self) -> Option<u64> {
-        let state = self.0.lock();
-        state.capacity.map(|capacity| capacity.saturating_sub(state.used()))
+        self.state.lock().room()
     }
 }
 
@@ -491,5 +531,35 @@ mod tests {
         assert_eq!(handle.write_at(1, &[0; 100]).map_err(|e| e.kind()), Err(io::ErrorKind::StorageFull));
         handle.write_at(0, &[1; 100]).expect("no growth");
         assert_eq!(disk.free_bytes(), Some(0));
+        disk.set_capacity(Some(110));
+        let short = handle.write_at(90, &[2; 100]).map_err(|e| e.kind());
+        assert_eq!(short, Err(io::ErrorKind::StorageFull));
+        assert_eq!(disk.contents("a").expect("the file"), [&[1; 90][..], &[2; 20]].concat());
+    }
+
+    #[test]
+    fn a_failed_sync_loses_what_it_was_to_carry_whatever_comes_after() {
+        let disk = FakeDisk::new();
+        let handle = file(&disk, "a");
+        disk.sync_dir("").expect("sync_dir");
+        handle.write_at(0, b"lost").expect("write");
+        disk.fail_next_sync();
+        assert!(handle.sync().is_err());
+        handle.write_at(4, b"kept").expect("write");
+        handle.sync().expect("the next one");
+        assert_eq!(disk.contents("a").expect("readable until then"), b"lostkept");
+        disk.crash(&mut SmallRng::seed_from_u64(1));
+        assert_eq!(disk.contents("a").expect("the file"), b"\0\0\0\0kept");
+    }
+
+    #[test]
+    fn a_booted_handle_ends_with_its_life_and_a_kill_takes_no_bytes() {
+        let disk = FakeDisk::new();
+        let process = disk.boot();
+        file(&process, "a").write_at(0, b"x").expect("write");
+        disk.kill();
+        assert!(process.open("a", false).is_err() && process.list("").is_err());
+        assert!(process.remove("a").is_err() && process.sync_dir("").is_err());
+        assert_eq!(disk.contents("a").expect("not synced, and there"), b"x");
     }
 }

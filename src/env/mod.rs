@@ -8,11 +8,14 @@
 pub mod alarm;
 pub mod clock;
 pub mod disk;
+pub mod failing_disk;
 #[cfg(any(test, feature = "testing"))]
 pub mod fake_disk;
 pub mod net;
 pub mod planted;
 pub mod random;
+#[cfg(test)]
+mod tests;
 pub mod workers;
 
 use std::io;

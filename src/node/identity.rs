@@ -174,3 +174,75 @@ fn encode_membership(membership: &Membership, identity: &Identity) -> Option<pb:
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    use super::*;
+    use crate::env::fake_disk::FakeDisk;
+
+    fn name() -> MemberName {
+        MemberName::parse("node-1").expect("a name")
+    }
+
+    /// A node's life as far as its identity goes: each step is on disk before the next.
+    fn life(disk: &FakeDisk, reached: &mut Vec<Identity>) -> io::Result<()> {
+        let mut identity = Identity::load(disk, &name())?;
+        reached.push(identity.clone());
+        let founder = Founder {
+            name: name(),
+            incarnation: identity.incarnation,
+            url: "http://127.0.0.1:4000".to_owned(),
+        };
+        let set = FoundingSet::new(vec![founder]);
+        let cluster = set.cluster();
+        let member = member_id(cluster, &name(), identity.incarnation);
+        let begun = Membership::Begun { cluster, member, origin: Origin::Founder(set.clone()) };
+        let rejoined = Membership::Begun { cluster, member, origin: Origin::Rejoined };
+        for membership in [Membership::Agreed(set), begun, Membership::None, rejoined] {
+            if membership == Membership::None {
+                identity.refuse(cluster);
+            }
+            identity.membership = membership;
+            identity.save(disk)?;
+            reached.push(identity.clone());
+        }
+        Ok(())
+    }
+
+    fn same(one: &Identity, other: &Identity) -> bool {
+        (one.incarnation, &one.membership, &one.refused)
+            == (other.incarnation, &other.membership, &other.refused)
+    }
+
+    /// Whoever saw a step of this node must find it still taken; and no run of it may be
+    /// counted twice, for by that number copies are told.
+    #[test]
+    fn no_step_is_taken_back_and_no_start_counted_twice_wherever_the_power_goes() {
+        let mut all = Vec::new();
+        life(&FakeDisk::new(), &mut all).expect("nothing fails");
+        for operations in 0.. {
+            let mut cut = false;
+            for seed in 0..8 {
+                let disk = FakeDisk::new();
+                let mut reached = Vec::new();
+                disk.stop_after(operations);
+                cut |= life(&disk, &mut reached).is_err();
+                disk.crash(&mut SmallRng::seed_from_u64(seed));
+                let Some(last) = reached.last() else { continue };
+                let found = Identity::load(&disk, &name()).expect("loads");
+                assert!(found.run.starts > last.run.starts, "{operations} {seed}");
+                let next = &all[reached.len().min(all.len() - 1)];
+                let may_be_next = found.incarnation == last.incarnation
+                    && std::mem::discriminant(&found.membership) == std::mem::discriminant(&next.membership);
+                assert!(same(&found, last) || may_be_next, "{operations} {seed}: {found:?} after {last:?}");
+            }
+            if !cut {
+                assert!(operations > 20, "a life takes {operations} operations");
+                return;
+            }
+        }
+    }
+}

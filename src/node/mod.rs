@@ -45,6 +45,7 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::consensus::{Consensus, Options, election};
 use crate::env::World;
+use crate::env::failing_disk::{DiskFaults, FailingDisk};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::storage::log::{Log, LogOptions};
@@ -65,6 +66,9 @@ pub use crate::consensus::network::faults;
 const LOG_CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// How often the disk is looked after.
 const DISK_CHECK: Duration = Duration::from_secs(1);
+/// How often its room is asked for: what is written meanwhile, log and table together,
+/// must fit into the reserve.
+const ROOM_CHECK: Duration = Duration::from_millis(100);
 
 /// Why a node ended by itself.
 #[derive(Debug)]
@@ -103,6 +107,7 @@ pub(crate) struct Shared {
     /// The disk is nearly full: growth is refused.
     disk_low: AtomicBool,
     faults: faults::Faults,
+    disk_faults: DiskFaults,
     /// What ended this node, once something has.
     failure: Mutex<Option<String>>,
 }
@@ -128,7 +133,11 @@ pub(crate) struct Running {
 
 impl Node {
     /// Reads the directory: identity, log and store. Starts nothing.
-    pub fn open(config: Config, world: World) -> io::Result<Self> {
+    pub fn open(config: Config, mut world: World) -> io::Result<Self> {
+        let disk_faults = DiskFaults::default();
+        if config.lab {
+            world.disk = Arc::new(FailingDisk::new(world.disk, disk_faults.clone()));
+        }
         let disk = world.disk.clone();
         let identity = Identity::load(disk.as_ref(), &config.name)?;
         let metrics = Arc::new(Metrics::default());
@@ -137,7 +146,11 @@ impl Node {
             // under it.
             forget_log_and_store(&world)?;
         }
-        let options = LogOptions { segment_bytes: config.log_segment_bytes, cache_bytes: LOG_CACHE_BYTES };
+        let options = LogOptions {
+            segment_bytes: config.log_segment_bytes,
+            cache_bytes: LOG_CACHE_BYTES,
+            reserve_bytes: config.min_free_bytes,
+        };
         let log = Log::open(disk.clone(), &world.workers, options, metrics.clone())?;
         if identity.begun().is_some() && log.last_id().is_none() && log.vote().is_none() {
             return Err(io::Error::new(
@@ -153,6 +166,7 @@ impl Node {
         let checks = state_check::Checks::new(config.hash_check_interval, identity.alarm.clone());
         let shared = Shared {
             faults,
+            disk_faults,
             checks,
             config,
             world,
@@ -217,6 +231,11 @@ impl Node {
     /// How the network between this node and others may be spoilt.
     pub fn faults(&self) -> &faults::Faults {
         &self.shared.faults
+    }
+
+    /// How this node's disk may be made to fail; without `--lab` it cannot.
+    pub fn disk_faults(&self) -> &DiskFaults {
+        &self.shared.disk_faults
     }
 
     pub fn status(&self) -> Status {
@@ -342,6 +361,7 @@ impl Shared {
         tasks.spawn(rejoin::stay_a_voter(self.clone(), running.clone()));
         tasks.spawn(rejoin::finish_half_done_changes(running.clone()));
         tasks.spawn(self.clone().look_after_disk());
+        tasks.spawn(self.clone().watch_the_room());
         tasks.spawn(peer_service::watch_refusals(self.clone(), refusals));
         *self.phase.write() = Phase::Running(running.clone());
         Ok(running)
@@ -367,8 +387,8 @@ impl Shared {
         }
     }
 
-    /// What must happen now and then: room on the disk, and the last entries' way into
-    /// the table when nothing is written any more.
+    /// What must happen now and then: the log's size, and the last entries' way into the
+    /// table when nothing is written any more.
     async fn look_after_disk(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(DISK_CHECK);
         loop {
@@ -380,6 +400,13 @@ impl Shared {
                     running.consensus.trim_log().await;
                 }
             }
+        }
+    }
+
+    async fn watch_the_room(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(ROOM_CHECK);
+        loop {
+            ticks.tick().await;
             let low = self.world.disk.free_bytes().is_some_and(|free| free < self.config.min_free_bytes);
             if low != self.disk_low.swap(low, Ordering::Relaxed) {
                 match low {

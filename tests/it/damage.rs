@@ -11,8 +11,12 @@ use crate::support::{Cluster, PATIENCE, Request, eventually};
 /// Keys written; with their values enough for several log segments.
 const KEYS: usize = 150;
 const VALUE_BYTES: usize = 1000;
-/// Places in each file at which it is damaged, evenly spread.
-const PLACES: u64 = 6;
+/// Places in each file at which it is damaged: evenly spread over what is written in it,
+/// the last byte included.
+const PLACES: usize = 7;
+/// What a crash may leave besides the files of a node, with nothing of worth in them.
+const LEFTOVERS: [&str; 5] =
+    ["identity.next", "peers.next", "snapshot.incoming", "state.redb.new", "log/0123456789abcdef.filling"];
 
 #[derive(Clone, Copy, Debug)]
 enum Damage {
@@ -22,9 +26,11 @@ enum Damage {
 
 impl Damage {
     /// False when the file has nothing there.
-    fn inflict(self, file: &Path, place: u64) -> bool {
+    fn inflict(self, file: &Path, place: usize) -> bool {
         let mut bytes = fs::read(file).expect("a readable file");
-        let at = (bytes.len() as u64 * place / PLACES) as usize;
+        // The log's files end in zeros, of which one is like another.
+        let last = bytes.iter().rposition(|byte| *byte != 0).unwrap_or_default();
+        let at = last * place / (PLACES - 1);
         match self {
             Damage::FlippedBit if at < bytes.len() => bytes[at] ^= 0x10,
             Damage::Truncated if at < bytes.len() => bytes.truncate(at),
@@ -134,4 +140,24 @@ async fn a_flipped_bit_anywhere_is_harmless_or_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_cut_short_anywhere_is_harmless_or_refused() {
     damaged_everywhere(Damage::Truncated).await;
+}
+
+/// Whatever lies in the files that a crash leaves behind, the next start removes them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_leaves_behind_is_cleared() {
+    let (cluster, kept) = stopped_node().await;
+    let dir = cluster.data_dir(0);
+    let table = fs::read(kept.path().join("state.redb")).expect("the table");
+    for bytes in [&b""[..], &b"no file of ours"[..], &table[..table.len() / 2]] {
+        for name in LEFTOVERS {
+            fs::write(dir.join(name), bytes).expect("written");
+        }
+        cluster.start(0).await;
+        expect_everything(&cluster, &format!("{} bytes left behind", bytes.len())).await;
+        cluster.kill9(0);
+        let left = LEFTOVERS.into_iter().filter(|name| dir.join(name).exists());
+        // The names of the small files are cleared when they are written next.
+        let left: Vec<_> = left.filter(|name| *name != "peers.next").collect();
+        assert!(left.is_empty(), "still there: {left:?}");
+    }
 }

@@ -1,75 +1,14 @@
 //! What is promised under a bad network: real processes started with `--lab`, whose links
 //! are spoilt. A fault that never struck fails its test.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Observer, PATIENCE, Request, Settings, Workload, eventually};
+use crate::support::{Cluster, Lab, Observer, PATIENCE, Request, Settings, Workload, cut, eventually, slow};
 
 /// Far longer than any of these tests waits.
 const NEVER_MS: u64 = 30_000;
 /// Elections that a healed partition may cost beyond the one it forced.
 const FEW_TERMS: u64 = 3;
-
-/// A cluster with a laboratory.
-struct Lab {
-    cluster: Arc<Cluster>,
-}
-
-impl Lab {
-    async fn started() -> Self {
-        Self { cluster: Arc::new(Cluster::started(3, &[("LAB", "true")]).await) }
-    }
-
-    /// Sets what befalls messages between `at` and `peer`, at `at`.
-    async fn spoil(&self, at: usize, peer: usize, rules: Value) {
-        let target = format!("/v1/lab/network/{}", self.cluster.name(peer));
-        self.cluster.ask(at, Request::put(target, rules.to_string())).await.expect(200);
-    }
-
-    async fn heal(&self) {
-        for i in 0..self.cluster.len() {
-            self.cluster.ask(i, Request::delete("/v1/lab/network")).await.expect(200);
-        }
-    }
-
-    /// How often faults of this kind have struck at `at`.
-    async fn struck(&self, at: usize, kind: &str) -> u64 {
-        let network = self.cluster.get(at, "/v1/lab/network").await.expect(200).json();
-        let links = network["links"].as_array().expect("links").iter();
-        let ways = links.flat_map(|link| [&link["send"], &link["receive"]]);
-        ways.map(|way| way["counts"][kind].as_u64().expect("a count")).sum()
-    }
-
-    async fn expect_struck(&self, at: usize, kind: &str) {
-        assert!(self.struck(at, kind).await > 0, "{kind} never struck at {}", self.cluster.name(at));
-    }
-
-    async fn term(&self, i: usize) -> u64 {
-        let status = self.cluster.status(i).await.expect("the node answers");
-        status["term"].as_u64().expect("a number")
-    }
-
-    fn others(&self, one: usize) -> [usize; 2] {
-        [(one + 1) % 3, (one + 2) % 3]
-    }
-
-    /// After healing: one leader, the same on all, the same state, writes go on.
-    async fn expect_whole(&self) {
-        let leader = self.cluster.wait_leader().await;
-        self.cluster.put(leader, "/key/after", "1").await.expect(200);
-        self.cluster.wait_equal_hashes().await;
-    }
-}
-
-fn cut() -> Value {
-    json!({"send": {"cut": true}, "receive": {"cut": true}})
-}
-
-fn slow(delay_ms: u64) -> Value {
-    json!({"send": {"delayMs": delay_ms}})
-}
 
 /// Writes one key while replication takes `delay_ms`, kills the leader as soon as it has
 /// answered, and says what it answered and what the others make of it.

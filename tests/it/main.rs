@@ -6,11 +6,13 @@
 
 mod bootstrap;
 mod damage;
+mod disk_faults;
 mod docs;
 mod faults;
 mod http_contract;
 mod kill_loop;
 mod leadership;
+mod policies;
 mod restart;
 mod state_check;
 mod support;

@@ -25,8 +25,6 @@ const PORT: u16 = 4000;
 const LOG_SEGMENT_BYTES: u64 = 64 * 1024;
 const SNAPSHOT_EVERY_ENTRIES: u64 = 150;
 const LOG_KEEP_ENTRIES: u64 = 50;
-/// Often enough that nodes compare their states between any two faults.
-const HASH_CHECK_INTERVAL_MS: u64 = 500;
 /// What a disk still does after its crash was decided: several batches' worth.
 const MAX_LAST_OPERATIONS: u64 = 24;
 /// Of a machine that is started again before its power has gone.
@@ -114,7 +112,6 @@ fn config(node: usize, plan: &Plan) -> Config {
         ("log-segment-bytes", LOG_SEGMENT_BYTES.to_string()),
         ("snapshot-every-entries", SNAPSHOT_EVERY_ENTRIES.to_string()),
         ("log-keep-entries", LOG_KEEP_ENTRIES.to_string()),
-        ("hash-check-interval-ms", HASH_CHECK_INTERVAL_MS.to_string()),
     ];
     let flags = settings.iter().map(|(name, value)| format!("--{name}={value}"));
     let lab = plan.lab.then(|| "--lab".to_owned());

@@ -178,7 +178,7 @@ pub async fn corrupt(node: &Node, parts: &Parts) -> ApiResult {
     Ok(reply::json(StatusCode::OK, &CorruptReply { success: true, key: &key }))
 }
 
-fn require_lab(node: &Node) -> Result<(), ApiError> {
+pub fn require_lab(node: &Node) -> Result<(), ApiError> {
     match node.config().lab {
         true => Ok(()),
         false => Err(ApiError::not_found().with_hint("start the node with --lab to have this")),

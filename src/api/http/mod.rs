@@ -23,6 +23,7 @@ mod error;
 mod health;
 mod key;
 mod lab;
+mod lab_disk;
 mod percent;
 mod query;
 mod reply;
@@ -116,6 +117,8 @@ async fn answer(app: &App, route: Route, request: Request<Body>) -> ApiResult {
         Route::LabNetwork => lab::network(node, &parts),
         Route::LabLink => lab::set_link(node, &parts, body).await,
         Route::LabHeal => lab::heal(node, &parts),
+        Route::LabDisk => lab_disk::get(node, &parts),
+        Route::LabFailDisk => lab_disk::fail(node, &parts, body).await,
         Route::LabCorrupt => lab::corrupt(node, &parts).await,
         Route::Live => health::live(node),
         Route::Ready => health::ready(node, &parts),

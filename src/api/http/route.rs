@@ -20,6 +20,8 @@ pub enum Route {
     LabNetwork,
     LabLink,
     LabHeal,
+    LabDisk,
+    LabFailDisk,
     LabCorrupt,
     Live,
     Ready,
@@ -76,6 +78,9 @@ pub fn find(method: &Method, path: &str) -> Route {
         "/v1/lab/network" if method == Method::DELETE => Route::LabHeal,
         "/v1/lab/network" if matches!(*method, Method::GET | Method::HEAD) => Route::LabNetwork,
         "/v1/lab/network" => Route::WrongMethod { allow: "GET, HEAD, DELETE, OPTIONS" },
+        "/v1/lab/disk" if method == Method::PUT => Route::LabFailDisk,
+        "/v1/lab/disk" if matches!(*method, Method::GET | Method::HEAD) => Route::LabDisk,
+        "/v1/lab/disk" => Route::WrongMethod { allow: "GET, HEAD, PUT, OPTIONS" },
         _ => Route::Unknown,
     }
 }
@@ -91,6 +96,7 @@ impl Route {
             Route::Compact => "/v1/compact",
             Route::StateHash => "/v1/state-hash",
             Route::LabNetwork | Route::LabLink | Route::LabHeal => "/v1/lab/network",
+            Route::LabDisk | Route::LabFailDisk => "/v1/lab/disk",
             Route::LabCorrupt => "/v1/lab/corrupt/{key}",
             Route::Live => "/livez",
             Route::Ready => "/readyz",
@@ -105,7 +111,15 @@ impl Route {
     }
 
     fn is_lab(self) -> bool {
-        matches!(self, Route::LabNetwork | Route::LabLink | Route::LabHeal | Route::LabCorrupt)
+        matches!(
+            self,
+            Route::LabNetwork
+                | Route::LabLink
+                | Route::LabHeal
+                | Route::LabDisk
+                | Route::LabFailDisk
+                | Route::LabCorrupt
+        )
     }
 
     /// Routes whose refusals say what became of the write.

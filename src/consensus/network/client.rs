@@ -397,6 +397,7 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             header: Some(self.peer.header()),
             from_leader: Some(vote_to_pb(request.from_leader())),
             last: request.last_log_id().copied().map(log_id_to_pb),
+            to: *request.to_node_id(),
         };
         let ask = |mut client: Client, message| async move { client.transfer_leader(message).await };
         let reply = unary(&self.peer, option.hard_ttl(), message, ask).await?;

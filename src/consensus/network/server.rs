@@ -124,12 +124,12 @@ impl RaftServer {
     }
 
     pub async fn transfer_leader(&self, message: pb::TransferRequest) -> Result<pb::TransferReply, Status> {
-        if self.declines() {
+        if message.to == self.me.0 && self.declines() {
             let refused = "this node is about to stop, or its state is not sound".to_owned();
             return Ok(pb::TransferReply { refused });
         }
         let from = vote_from_pb(message.from_leader).map_err(malformed)?;
-        let request = TransferLeaderRequest::new(from, self.me.0, message.last.map(log_id_from_pb));
+        let request = TransferLeaderRequest::new(from, message.to, message.last.map(log_id_from_pb));
         let response = self.raft.handle_transfer_leader(request).await.map_err(stopped)?;
         Ok(pb::TransferReply { refused: response.err().map(|error| error.to_string()).unwrap_or_default() })
     }

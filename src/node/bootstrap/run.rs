@@ -212,3 +212,108 @@ fn another_cluster(cluster: ClusterId, hellos: &[(String, Option<Hello>)]) -> Op
         hello.answer.name
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use clap::Parser;
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    use super::*;
+    use crate::config::{Config, Settings};
+    use crate::env::fake_disk::FakeDisk;
+    use crate::env::{Workers, World, clock, net};
+    use crate::node::Node;
+    use crate::node::bootstrap::founding::Founder;
+
+    #[derive(Parser)]
+    struct Serve {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    fn config() -> Config {
+        let serve = Serve::try_parse_from(["serve", "--log-segment-bytes", "65536"]).expect("settings");
+        serve.settings.validate().expect("valid")
+    }
+
+    fn open(disk: &FakeDisk) -> io::Result<Node> {
+        let world = World {
+            net: Arc::new(net::RealNet),
+            disk: Arc::new(disk.boot()),
+            clock: Arc::new(clock::SystemClock),
+            workers: Workers::Tasks { delay: || Duration::ZERO },
+        };
+        Node::open(config(), world)
+    }
+
+    /// The disk of a node that has written its founding set down: itself.
+    async fn agreed() -> FakeDisk {
+        let disk = FakeDisk::new();
+        let node = open(&disk).expect("opens");
+        let mut identity = node.shared.identity.lock();
+        let me = Founder {
+            name: identity.name.clone(),
+            incarnation: identity.incarnation,
+            url: "http://127.0.0.1:4000".to_owned(),
+        };
+        identity.membership = Membership::Agreed(FoundingSet::new(vec![me]));
+        identity.save(&disk).expect("saved");
+        drop(identity);
+        disk.kill();
+        disk
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Way {
+        Begin,
+        SettleIn,
+    }
+
+    /// Cuts the power at one operation of the step and at one of the start after it; false
+    /// when the step was over before that.
+    async fn cut_at(way: Way, operations: u64, seed: u64) -> bool {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let disk = agreed().await;
+        let node = open(&disk).expect("opens");
+        disk.stop_after(operations);
+        let done = match way {
+            Way::Begin => begin(&node.shared).await,
+            Way::SettleIn => settle_in(&node.shared, ClusterId(1), MemberId(2)).await,
+        };
+        let cut = disk.stopped();
+        disk.crash(&mut rng);
+        disk.stop_after(seed * 5);
+        drop(open(&disk));
+        disk.crash(&mut rng);
+        let told = format!("{way:?}, cut at {operations}, seed {seed}");
+        let node = open(&disk).unwrap_or_else(|error| panic!("{told}: {error}"));
+        let begun = node.shared.identity.lock().begun().is_some();
+        assert!(begun || done.is_err(), "{told}: what was begun is forgotten");
+        let log = &node.shared.log;
+        let remembers = log.vote().is_some() || log.last_id().is_some();
+        assert_eq!(begun, remembers, "{told}: the word and the log do not fit");
+        cut
+    }
+
+    /// The log first, then the word that it is there: whenever the power goes, a node has
+    /// both or neither.
+    #[tokio::test]
+    async fn a_begun_node_has_its_log_wherever_the_power_goes() {
+        for way in [Way::Begin, Way::SettleIn] {
+            for operations in 0.. {
+                let mut cut = false;
+                for seed in 0..6 {
+                    cut |= cut_at(way, operations, seed).await;
+                }
+                if !cut {
+                    assert!(operations >= 7, "{way:?} takes {operations} operations");
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -160,6 +160,16 @@ pub(super) fn read_frame(segment: &[u8], offset: usize, epoch: u64) -> Option<Fr
     (crc32c::crc32c(&bytes[4..]) == crc).then(|| Frame { crc, previous_crc: u32_at(bytes, 16), bytes })
 }
 
+/// Whether a frame begins at `offset` that the file is too short for. None was ever begun
+/// there: the file has been cut since.
+pub(super) fn is_cut_off(segment: &[u8], offset: usize, epoch: u64) -> bool {
+    let rest = segment.get(offset..).unwrap_or_default();
+    if rest.len() < FRAME_HEADER_BYTES {
+        return rest.iter().any(|byte| *byte != 0);
+    }
+    u64_at(rest, 8) == epoch ^ offset as u64 && FRAME_HEADER_BYTES + u32_at(rest, 4) as usize > rest.len()
+}
+
 fn put_record(buffer: &mut Vec<u8>, tag: u8, detail: u8, body_bytes: u32) {
     buffer.extend_from_slice(&[tag, detail, 0, 0]);
     buffer.extend_from_slice(&body_bytes.to_le_bytes());

@@ -85,6 +85,8 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// Entries kept in memory for apply and replication; older ones are read back.
     pub cache_bytes: usize,
+    /// Free room on the disk that is not spent on making a segment ahead.
+    pub reserve_bytes: u64,
 }
 
 /// Called once, when what was handed over is on disk or has failed.
@@ -108,10 +110,10 @@ impl Log {
         options: LogOptions,
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
-        let LogOptions { segment_bytes, cache_bytes } = options;
+        let LogOptions { segment_bytes, cache_bytes, reserve_bytes } = options;
         let spare = SpareSlot::default();
         let found = recover::recover(&*disk, &spare, segment_bytes)?;
-        let spare_maker = start_spare_maker(&disk, workers, &spare, segment_bytes);
+        let spare_maker = start_spare_maker(&disk, workers, &spare, segment_bytes, reserve_bytes);
         spare_maker.send(MakeSpare);
         let written = found.contents.checkpoint();
         let state = State::new(found.contents, found.frames, found.segments, cache_bytes);
@@ -271,10 +273,11 @@ fn start_spare_maker(
     workers: &Workers,
     spare: &SpareSlot,
     segment_bytes: u64,
+    reserve_bytes: u64,
 ) -> Worker<MakeSpare> {
     let (disk, spare) = (disk.clone(), spare.clone());
     workers.spawn("log-spare", move |requests: &mut Vec<MakeSpare>| {
         requests.clear();
-        segment::keep_spare(&*disk, &spare, segment_bytes);
+        segment::keep_spare(&*disk, &spare, segment_bytes, reserve_bytes);
     })
 }

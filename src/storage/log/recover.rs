@@ -178,6 +178,9 @@ fn check_rest(
         let why = format!("a bad frame, and a good one after it at byte {good}");
         return Err(damaged(path, tail as u64, &why));
     }
+    if format::is_cut_off(bytes, tail, epoch) {
+        return Err(damaged(path, tail as u64, "the file ends inside a frame: it has been cut short"));
+    }
     tracing::warn!(
         file = path,
         offset = tail,

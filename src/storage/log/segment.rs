@@ -153,11 +153,16 @@ fn write_zeros(file: &dyn File, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Fills the slot if it is empty. Without a spare the log goes on with small segments,
+/// Fills the slot if it is empty and the disk keeps its reserve. Without a spare the log goes on with small segments,
 /// so a failure is worth a warning only; a disk that is really broken or full fails the
 /// next append.
-pub(super) fn keep_spare(disk: &dyn Disk, slot: &SpareSlot, bytes: u64) {
+pub(super) fn keep_spare(disk: &dyn Disk, slot: &SpareSlot, bytes: u64, reserve: u64) {
     if slot.lock().is_some() {
+        return;
+    }
+    // The reserve is for what must go on when writes are refused: deletes, votes, purges.
+    if disk.free_bytes().is_some_and(|free| free < bytes.saturating_add(reserve)) {
+        tracing::debug!("too little room to make a log segment ahead");
         return;
     }
     let made = fill(disk, bytes).and_then(|spare| disk.sync_dir(DIRECTORY).map(|()| spare));

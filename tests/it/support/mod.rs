@@ -2,6 +2,7 @@
 
 mod cluster;
 mod http;
+mod lab;
 mod observer;
 mod process;
 mod rng;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
 pub use http::{Failure, Request};
+pub use lab::{Lab, cut, slow};
 pub use observer::Observer;
 pub use process::Process;
 pub use rng::Rng;

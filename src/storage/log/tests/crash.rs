@@ -1,7 +1,9 @@
 //! Power cuts at every point of a script, and disks that fail or lie.
 
-use rand::SeedableRng;
+use futures::FutureExt;
+use futures::stream::{FuturesUnordered, StreamExt};
 use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 
 use super::*;
 
@@ -115,6 +117,45 @@ async fn script(disk: &FakeDisk, promises: &SharedPromises) -> io::Result<()> {
     vote_noted(&log, promises, 4).await
 }
 
+/// Changes in a random order, most of them handed over while the ones before are still on
+/// their way: a vote between an append and its truncation, a purge behind both.
+async fn random_script(disk: &FakeDisk, promises: &SharedPromises, seed: u64) -> io::Result<()> {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let log = open(disk)?;
+    let mut term = 1;
+    let mut waiting = FuturesUnordered::new();
+    for _ in 0..30 {
+        let last = log.last_id().map_or(0, |id| id.index + 1);
+        let held = promises.lock().states.last().expect("it begins with one").clone();
+        let middle = held.entries.get(held.entries.len() / 2).copied();
+        match (rng.random_range(0..8), middle) {
+            (0, _) => {
+                term += 1;
+                waiting.push(vote_noted(&log, promises, term).boxed_local());
+            }
+            (1, Some(middle)) => waiting.push(truncate_noted(&log, promises, middle).boxed_local()),
+            (2, Some(middle)) => purge_noted(&log, promises, middle).await?,
+            (3, _) => {
+                while let Some(done) = waiting.next().await {
+                    done?
+                }
+            }
+            _ => {
+                let bytes = rng.random_range(1..600);
+                append_noted(&log, promises, entries(term, last..last + rng.random_range(1..4), bytes))?;
+            }
+        }
+        // Handed over now, in this order; durable whenever the worker gets to it.
+        while let Some(Some(done)) = waiting.next().now_or_never() {
+            done?;
+        }
+    }
+    while let Some(done) = waiting.next().await {
+        done?;
+    }
+    log.flush().await
+}
+
 /// The log after the crash is one of the states from the last acknowledged one on.
 fn check_promises(promises: &SharedPromises, log: &Log) -> Result<(), String> {
     let promises = promises.lock();
@@ -136,16 +177,25 @@ async fn check_rest(log: Log, disk: &FakeDisk) -> Result<(), String> {
     if before == after { Ok(()) } else { Err(format!("after one more restart {before:?} is {after:?}")) }
 }
 
-/// Runs the script up to a power cut, and starts again: the first start is cut off, too.
+#[derive(Clone, Copy, Debug)]
+enum Script {
+    Written,
+    Random(u64),
+}
+
+/// Runs a script up to a power cut, and starts again: the first start is cut off, too.
 /// `None` when the script ended before its cut.
-fn crash_at(disk: &FakeDisk, operations: u64, seed: u64) -> Option<Result<(), String>> {
+fn crash_at(disk: &FakeDisk, operations: u64, seed: u64, which: Script) -> Option<Result<(), String>> {
     crate::env::random::seed(Some(seed));
     let mut rng = SmallRng::seed_from_u64(seed);
     simulate(async {
         let promises = Promises { states: vec![Held::default()], acknowledged: 0, marks: vec![None] };
         let promises = Arc::new(Mutex::new(promises));
         disk.stop_after(operations);
-        let ended = script(disk, &promises).await;
+        let ended = match which {
+            Script::Written => script(disk, &promises).await,
+            Script::Random(seed) => random_script(disk, &promises, seed).await,
+        };
         if !disk.stopped() {
             ended.expect("nothing fails before the cut");
             return None;
@@ -171,7 +221,7 @@ fn broken_promises(disk: impl Fn() -> FakeDisk) -> Vec<String> {
     for operations in 0.. {
         for variant in 0..VARIANTS {
             let seed = operations * VARIANTS + variant;
-            match crash_at(&disk(), operations, seed) {
+            match crash_at(&disk(), operations, seed, Script::Written) {
                 Some(Ok(())) => {}
                 Some(Err(why)) => broken.push(format!("crash_at(_, {operations}, {seed}): {why}")),
                 None => {
@@ -190,7 +240,30 @@ fn nothing_acknowledged_is_lost_wherever_the_power_goes() {
     assert!(broken.is_empty(), "{} broken promises, such as\n{}", broken.len(), broken[0]);
 }
 
-/// The twin of the test above: it would notice if nothing were synced.
+/// How many random scripts, and cuts in each.
+const RANDOM_SCRIPTS: u64 = 40;
+const CUTS: u64 = 25;
+
+#[test]
+fn no_order_of_changes_loses_what_was_acknowledged() {
+    let mut struck = 0;
+    for seed in 0..RANDOM_SCRIPTS {
+        for cut in 0..CUTS {
+            // Few operations at first, when files are made; then any.
+            let operations = cut * cut / 4;
+            match crash_at(&FakeDisk::new(), operations, seed * CUTS + cut, Script::Random(seed)) {
+                Some(Ok(())) => struck += 1,
+                Some(Err(why)) => {
+                    panic!("crash_at(_, {operations}, {}, Random({seed})): {why}", seed * CUTS + cut)
+                }
+                None => {}
+            }
+        }
+    }
+    assert!(struck > RANDOM_SCRIPTS * CUTS / 3, "{struck} cuts struck");
+}
+
+/// The twin of the tests above: they would notice if nothing were synced.
 #[test]
 fn without_syncs_acknowledged_entries_are_lost() {
     let broken = broken_promises(|| {
@@ -222,6 +295,26 @@ fn a_failed_sync_acknowledges_nothing_and_is_final() {
         assert_eq!(log.durable_id(), Some(id(1, 2)));
         assert_eq!(disk.stats().syncs, syncs, "nothing is tried again");
     });
+}
+
+/// The kernel reports an error once, and has dropped the data: a second attempt would
+/// succeed and carry nothing of the first.
+#[test]
+fn what_a_failed_sync_dropped_is_never_called_durable() {
+    for seed in 0..20 {
+        simulate(async {
+            let disk = FakeDisk::new();
+            let log = open(&disk).expect("open");
+            append(&log, entries(1, 0..3, 10)).await.expect("append");
+            disk.fail_next_sync();
+            assert!(append(&log, entries(1, 3..6, 10)).await.is_err());
+            assert!(append(&log, entries(1, 3..6, 10)).await.is_err(), "not even anew");
+            assert_eq!(log.durable_id(), Some(id(1, 2)));
+            drop(log);
+            disk.crash(&mut SmallRng::seed_from_u64(seed));
+            assert_eq!(everything(&open(&disk).expect("open")), entries(1, 0..3, 10));
+        });
+    }
 }
 
 /// A process killed between a write and its sync leaves bytes that the next one can read
@@ -261,4 +354,24 @@ fn a_full_disk_fails_the_append_and_loses_nothing_before_it() {
         assert_eq!(everything(&log), entries(1, 0..held, 200));
         append(&log, entries(1, held..held + 20, 200)).await.expect("there is room again");
     });
+}
+
+/// Deletes and votes need what a segment made ahead would take.
+#[test]
+fn the_reserve_is_not_spent_on_a_segment_ahead() {
+    for (reserve_bytes, spares) in [(4 * SEGMENT_BYTES, 0), (0, 1)] {
+        simulate(async {
+            let disk = FakeDisk::new();
+            disk.set_capacity(Some(5 * SEGMENT_BYTES));
+            let options = LogOptions { reserve_bytes, ..OPTIONS };
+            let log = Log::open(Arc::new(disk.clone()), &TASKS, options, Arc::default()).expect("open");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let names = disk.list(segment::DIRECTORY).expect("list");
+            let made = names.iter().filter(|name| name.ends_with(".spare")).count();
+            assert_eq!(made, spares, "with {reserve_bytes} bytes in reserve: {names:?}");
+            // Into the next segment, made when it is needed and no sooner.
+            append(&log, entries(1, 0..12, 200)).await.expect("append");
+            append(&log, entries(1, 12..14, 200)).await.expect("append");
+        });
+    }
 }

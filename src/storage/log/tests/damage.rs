@@ -86,6 +86,27 @@ fn a_torn_last_frame_is_cut_and_leaves_no_remains() {
     }
 }
 
+/// A crash leaves the file as long as it was; a shorter one has lost frames that were
+/// acknowledged, not one that was not.
+#[test]
+fn a_last_segment_that_ends_inside_a_frame_is_refused() {
+    simulate(async {
+        let probe = FakeDisk::new();
+        let frames = written(&probe).await;
+        let last = frames.last().expect("frames").0;
+        let path = segment::segment_path(last);
+        for (_, bytes) in frames.iter().filter(|(segment, _)| *segment == last) {
+            for length in bytes.start + 1..bytes.end {
+                let disk = FakeDisk::new();
+                written(&disk).await;
+                disk.open(&path, false).expect("the segment").set_len(length).expect("cut");
+                let error = refused(&disk).to_string();
+                assert!(error.contains("cut short") && error.contains(&path), "{length}: {error}");
+            }
+        }
+    });
+}
+
 /// Somebody stores a copy of the log in the log: it must not count as frames of it.
 #[test]
 fn a_copy_of_a_segment_inside_a_torn_value_is_no_frame() {

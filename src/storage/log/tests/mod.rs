@@ -15,7 +15,7 @@ use crate::env::fake_disk::FakeDisk;
 
 /// Small enough that a few appends need the next segment.
 const SEGMENT_BYTES: u64 = 2048;
-const OPTIONS: LogOptions = LogOptions { segment_bytes: SEGMENT_BYTES, cache_bytes: 512 };
+const OPTIONS: LogOptions = LogOptions { segment_bytes: SEGMENT_BYTES, cache_bytes: 512, reserve_bytes: 0 };
 /// Workers as tasks of the current runtime: the same run every time.
 const TASKS: Workers = Workers::Tasks { delay: || Duration::ZERO };
 

@@ -1,5 +1,7 @@
 //! Power loss at every single change of the disk, and errors that must not be hidden.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// Entries that put, delete and compact; each run of it is the same.
@@ -27,14 +29,30 @@ fn hashes() -> Vec<[u8; 32]> {
     hashes
 }
 
+/// How a life of the disk ends.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// The power goes; the seed decides what the disk keeps of what was not synced.
+    Power(u64),
+    /// `kill -9`: what was written stays.
+    Kill,
+}
+
+impl End {
+    fn of(self, disk: &FakeDisk) {
+        match self {
+            End::Power(seed) => disk.crash(&mut SmallRng::seed_from_u64(seed)),
+            End::Kill => disk.kill(),
+        }
+    }
+}
+
 /// Applies and flushes until the disk fails; says how many entries were flushed for sure.
-async fn run_until_failure(disk: &Arc<MemoryDisk>, stop: fn(&MemoryDisk)) -> usize {
-    let flushed = match open(disk) {
+async fn run_until_failure(disk: &FakeDisk) -> usize {
+    match open(disk) {
         Ok(store) => apply_and_flush(&store).await,
         Err(_) => 0,
-    };
-    stop(disk);
-    flushed
+    }
 }
 
 async fn apply_and_flush(store: &Store) -> usize {
@@ -55,18 +73,38 @@ async fn apply_and_flush(store: &Store) -> usize {
 #[tokio::test]
 async fn after_a_crash_at_any_change_the_state_is_that_after_some_entry() {
     let hashes = hashes();
-    let whole = Arc::new(MemoryDisk::default());
-    assert_eq!(run_until_failure(&whole, MemoryDisk::crash).await, entries().len());
-    let stops = [MemoryDisk::crash, MemoryDisk::kill];
-    for (count, stop) in (0..whole.changes()).step_by(3).zip(stops.into_iter().cycle()) {
-        let disk = Arc::new(MemoryDisk::default());
-        disk.fail_after(count);
-        let flushed = run_until_failure(&disk, stop).await;
+    let whole = FakeDisk::new();
+    assert_eq!(run_until_failure(&whole).await, entries().len());
+    let changes = whole.stats().operations;
+    assert!(changes > 200, "the script does little: {changes} operations");
+    let mut found = BTreeSet::new();
+    for count in 0..changes {
+        let end = if count % 3 == 2 { End::Kill } else { End::Power(count) };
+        let disk = FakeDisk::new();
+        disk.stop_after(count);
+        let flushed = run_until_failure(&disk).await;
+        end.of(&disk);
         let store = open(&disk).expect("opens after the crash");
         let applied = store.applied().last.map_or(0, |last| last.index as usize + 1);
-        assert!(applied >= flushed, "flush said {flushed} entries, {applied} were there (change {count})");
-        assert_eq!(store.state_hash().expect("hashes").1, hashes[applied], "change {count}");
+        assert!(
+            applied >= flushed,
+            "flush said {flushed} entries, {applied} were there (change {count}, {end:?})"
+        );
+        assert_eq!(store.state_hash().expect("hashes").1, hashes[applied], "change {count}, {end:?}");
+        found.insert(applied);
     }
+    assert_eq!(found.len(), hashes.len(), "every state was found after some crash: {found:?}");
+}
+
+/// The twin: the suite notices a disk that does not keep what it was told to.
+#[tokio::test]
+async fn without_syncs_flushed_entries_are_lost() {
+    let disk = FakeDisk::new();
+    disk.ignore_syncs(true);
+    let flushed = run_until_failure(&disk).await;
+    End::Power(1).of(&disk);
+    let kept = open(&disk).map_or(0, |store| store.applied().last.map_or(0, |last| last.index as usize + 1));
+    assert!(kept < flushed, "{kept} of {flushed} entries");
 }
 
 #[tokio::test]
@@ -102,16 +140,38 @@ async fn a_failed_flush_is_final() {
     let mut bench = Bench::new();
     bench.apply(vec![put("a", "1")]);
     bench.store.log_is_durable_upto(0);
-    bench.disk.fail_after(0);
+    bench.disk.fail_next_sync();
     assert!(bench.store.flush().await.is_err());
     let batch = CommandBatch { format: 1, time_ms: 0, commands: vec![put("b", "2")] };
     assert!(bench.store.apply(LogId { term: 1, index: 1 }, &batch).is_err());
     // The disk works again, but what failed stays failed until a restart.
-    bench.disk.fail_after(u64::MAX);
     assert!(bench.store.flush().await.is_err());
     assert_eq!(bench.store.durable().last, None);
     let bench = bench.crash();
     assert_eq!(bench.store.applied().last, None);
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_the_flush_and_loses_nothing_before_it() {
+    let mut bench = Bench::new();
+    bench.apply(vec![put("a", "1")]);
+    bench.flush_all().await;
+    let before = bench.store.state_hash().expect("hashes");
+    bench.disk.set_capacity(Some(bench.store.stats().disk_bytes));
+    for n in 0..40u8 {
+        bench.apply(vec![put(format!("key {n}"), vec![n; 100_000])]);
+    }
+    bench.store.log_is_durable_upto(bench.next);
+    let error = bench.store.flush().await.expect_err("no room");
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error}");
+    assert!(bench.store.flush().await.is_err(), "final");
+    let disk = bench.disk.clone();
+    let bench = bench.crash();
+    assert_eq!(bench.store.state_hash().expect("opens on a full disk"), before);
+    disk.set_capacity(None);
+    let mut bench = bench.kill();
+    bench.apply(vec![put("b", "2")]);
+    bench.flush_all().await;
 }
 
 #[tokio::test]

@@ -2,7 +2,6 @@
 
 mod compaction;
 mod crash;
-mod disk;
 mod marks;
 mod model;
 mod properties;
@@ -12,27 +11,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
 
 use super::*;
+use crate::env::fake_disk::FakeDisk;
 use crate::proto::log::command::Op;
 use crate::proto::log::precondition::Is;
 use crate::proto::log::{Command, Compact, Delete, Precondition, Put, StateCheck};
-use disk::MemoryDisk;
 
 /// A store on a disk in memory, and the log that would feed it: it knows the next index
 /// and can tell the store that everything is durable.
 struct Bench {
-    disk: Arc<MemoryDisk>,
+    disk: FakeDisk,
     store: Store,
     next: LogIndex,
 }
 
 impl Bench {
     fn new() -> Self {
-        Self::on(Arc::new(MemoryDisk::default()))
+        Self::on(FakeDisk::new())
     }
 
-    fn on(disk: Arc<MemoryDisk>) -> Self {
+    fn on(disk: FakeDisk) -> Self {
         let store = open(&disk).expect("opens");
         let next = store.applied().last.map_or(0, |last| last.index + 1);
         Self { disk, store, next }
@@ -59,7 +60,12 @@ impl Bench {
 
     /// Power loss, then a restart from what the disk kept.
     fn crash(self) -> Self {
-        self.disk.crash();
+        self.crash_with(1)
+    }
+
+    /// The seed decides what the disk keeps of what was not synced.
+    fn crash_with(self, seed: u64) -> Self {
+        self.disk.crash(&mut SmallRng::seed_from_u64(seed));
         Self::on(self.disk)
     }
 
@@ -70,7 +76,7 @@ impl Bench {
     }
 }
 
-fn open(disk: &Arc<MemoryDisk>) -> io::Result<Store> {
+fn open(disk: &FakeDisk) -> io::Result<Store> {
     // A crashed disk's old handles fail; the store gets a handle of the new life.
     let workers = Workers::Tasks { delay: || Duration::ZERO };
     Store::open(Arc::new(disk.boot()), &workers, Arc::new(Metrics::default()))

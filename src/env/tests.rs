@@ -1,0 +1,97 @@
+//! What a disk promises while nothing fails, of each one that there is: the real one, the
+//! fake one, and the one that can be made to fail. What they do when the power goes only
+//! the fake one can be asked.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use super::Disk;
+use super::disk::RealDisk;
+use super::failing_disk::{DiskFaults, FailingDisk};
+use super::fake_disk::FakeDisk;
+
+/// Runs one promise over all disks, each empty.
+fn over_all(promise: fn(&dyn Disk)) {
+    let dir = tempfile::tempdir().expect("a directory");
+    promise(&RealDisk::open(dir.path()).expect("a real disk"));
+    promise(&FakeDisk::new());
+    promise(&FakeDisk::new().boot());
+    promise(&FailingDisk::new(Arc::new(FakeDisk::new()), DiskFaults::default()));
+}
+
+fn read(disk: &dyn Disk, path: &str) -> Vec<u8> {
+    let file = disk.open(path, false).expect("the file is there");
+    let mut bytes = vec![0; file.len().expect("a length") as usize];
+    file.read_at(0, &mut bytes).expect("readable");
+    bytes
+}
+
+#[test]
+fn what_is_written_is_read_by_every_handle() {
+    over_all(|disk| {
+        let file = disk.open("d/a", true).expect("made, with its directory");
+        file.write_at(3, b"abc").expect("beyond the end: zeros before it");
+        file.write_at(4, b"x").expect("in the middle");
+        assert_eq!(read(disk, "d/a"), b"\0\0\0axc");
+        file.set_len(4).expect("shorter");
+        file.set_len(6).expect("longer: zeros behind it");
+        assert_eq!(read(disk, "d/a"), b"\0\0\0a\0\0");
+        file.sync().expect("sync");
+        disk.open("d/a", true).expect("opened, not made anew");
+        assert_eq!(read(disk, "d/a").len(), 6);
+    });
+}
+
+#[test]
+fn a_read_beyond_the_end_fails() {
+    over_all(|disk| {
+        let file = disk.open("a", true).expect("made");
+        file.write_at(0, b"abc").expect("written");
+        for offset in [1, 3, 100] {
+            let read = file.read_at(offset, &mut [0; 3]);
+            assert_eq!(read.map_err(|error| error.kind()), Err(ErrorKind::UnexpectedEof));
+        }
+    });
+}
+
+#[test]
+fn what_is_missing_is_not_found_and_may_be_removed() {
+    over_all(|disk| {
+        let missing = disk.open("a", false).map(drop).map_err(|error| error.kind());
+        assert_eq!(missing, Err(ErrorKind::NotFound));
+        assert_eq!(disk.rename("a", "b").map_err(|error| error.kind()), Err(ErrorKind::NotFound));
+        disk.remove("a").expect("no error");
+        assert!(disk.list("nowhere").expect("no error").is_empty());
+    });
+}
+
+#[test]
+fn a_list_names_the_files_of_one_directory_in_order() {
+    over_all(|disk| {
+        for path in ["b", "a", "d/z", "d/y"] {
+            disk.open(path, true).expect("made");
+        }
+        disk.remove("d/y").expect("removed");
+        let own = |dir| disk.list(dir).expect("listed").into_iter().filter(|name| name != "LOCK");
+        assert_eq!(own("").collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(own("d").collect::<Vec<_>>(), ["z"]);
+        disk.sync_dir("d").expect("synced");
+        disk.sync_dir("").expect("synced");
+    });
+}
+
+#[test]
+fn a_rename_replaces_and_open_handles_go_with_their_file() {
+    over_all(|disk| {
+        let (old, new) = (disk.open("a", true).expect("made"), disk.open("a.next", true).expect("made"));
+        old.write_at(0, b"old").expect("written");
+        new.write_at(0, b"new").expect("written");
+        disk.rename("a.next", "a").expect("renamed");
+        assert_eq!(read(disk, "a"), b"new");
+        new.write_at(3, b"er").expect("written");
+        assert_eq!(read(disk, "a"), b"newer");
+        old.write_at(0, b"lost").expect("its name is gone, it is not");
+        assert_eq!(read(disk, "a"), b"newer");
+        assert!(disk.open("a.next", false).is_err());
+    });
+}
