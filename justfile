@@ -12,9 +12,13 @@ bless:
 ci:
     .ci/run
 
-# Whole clusters in simulated time.
-sim:
-    cd crates/sim && cargo test
+# Whole clusters in simulated time: as many random histories as asked.
+sim histories="20":
+    cd crates/sim && cargo run -- --quiet --histories {{histories}}
+
+# Every planted bug must be noticed within so many seeds.
+sim-bugs seeds="20":
+    cd crates/sim && cargo run -- --histories {{seeds}} bugs
 
 # Kill -9 of random nodes under writers, checked for linearizability.
 kill-loop rounds="50":

@@ -9,6 +9,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 use tokio::sync::mpsc;
 
+use crate::env::planted::{Bug, is_planted};
 use crate::storage::log::Log;
 use crate::types::LogId;
 
@@ -106,6 +107,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &RaftVote) -> io::Result<()> {
+        if is_planted(Bug::VoteNotSaved) {
+            return Ok(());
+        }
         self.log.save_vote(from_raft_vote(vote)).await
     }
 
@@ -144,6 +148,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<RaftLogId>) -> io::Result<()> {
+        if is_planted(Bug::TailNotTruncated) {
+            return Ok(());
+        }
         self.log.truncate_after(last.map(from_raft_id)).await
     }
 

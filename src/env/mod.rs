@@ -13,6 +13,7 @@ pub mod failing_disk;
 pub mod fake_disk;
 pub mod net;
 pub mod open_files;
+pub mod planted;
 pub mod random;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::consensus::network::pool::Lane;
 use crate::consensus::network::refusal_kind;
+use crate::env::planted::{Bug, is_planted};
 use crate::error::{Error, LeaderHint, Result};
 use crate::proto::peer::{self as pb, forward_reply};
 use crate::storage::mvcc::Reply;
@@ -35,6 +36,12 @@ impl Shared {
             ack: encode_ack(request.ack),
             timeout_ms: request.timeout.as_millis() as u64,
         };
+        if is_planted(Bug::ForwardedTwice) {
+            let first = peer.call(client.forward(message.clone()));
+            if let Ok(Ok(response)) = tokio::time::timeout(request.timeout / 4, first).await {
+                return decode_reply(response.into_inner(), not_applied);
+            }
+        }
         match tokio::time::timeout(request.timeout, peer.call(client.forward(message))).await {
             Err(_) => {
                 Err(Error::Unknown { why: format!("no answer from the leader within {:?}", request.timeout) })

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::consensus::network::pool::Lane;
 use crate::consensus::{ConfirmError, Consensus};
+use crate::env::planted::{Bug, is_planted};
 use crate::error::{Error, Result};
 use crate::proto::peer as pb;
 use crate::types::{Consistency, LogIndex, MemberId, Revision};
@@ -72,6 +73,11 @@ async fn rounds(consensus: Consensus, mut waiting: mpsc::UnboundedReceiver<onesh
             Ok(outcome) => outcome,
             Err(_) => Err(ReadFailure::NoQuorum(format!("no quorum answered within {ROUND_TIMEOUT:?}"))),
         };
+        while is_planted(Bug::ReadJoinsEarlierRound)
+            && let Ok(later) = waiting.try_recv()
+        {
+            round.push(later);
+        }
         for reader in round.drain(..) {
             // A reader that gave up needs no answer.
             let _ = reader.send(outcome.clone());
@@ -140,7 +146,7 @@ impl Node {
 /// Until everything applied before a restart is applied again, a read could go back in
 /// time. Bounded twice: by the request, and by how long after a start reads wait at all.
 async fn wait_for_recovery(running: &Running, deadline: Instant) -> Result<()> {
-    if running.recovered.load(Ordering::Relaxed) {
+    if running.recovered.load(Ordering::Relaxed) || is_planted(Bug::LocalReadBeforeRecovery) {
         return Ok(());
     }
     let until = deadline.min(running.recovery_deadline);

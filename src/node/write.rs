@@ -16,8 +16,10 @@ use tokio::time::Instant;
 
 use crate::consensus::types::PersistedSlot;
 use crate::consensus::{Consensus, ProposeError};
+use crate::env::planted::{Bug, is_planted};
 use crate::env::{Alarm, Clock};
 use crate::error::{Error, LeaderHint, Result};
+use crate::proto::log::precondition::Is;
 use crate::proto::log::{Command, CommandBatch, command};
 use crate::storage::mvcc::{Reply, TAIL_LIMIT_BYTES};
 use crate::types::{Ack, LogId, MemberName, Role};
@@ -347,8 +349,12 @@ impl Shared {
         }
     }
 
-    async fn write_here(&self, running: &Running, request: WriteRequest) -> Result<Written> {
-        let at_leader = request.ack == Ack::Leader && may_answer_at_leader(&request.command);
+    async fn write_here(&self, running: &Running, mut request: WriteRequest) -> Result<Written> {
+        if is_planted(Bug::ConditionJudgedEarly) && self.holds_now(&request.command) {
+            request.command.precondition = None;
+        }
+        let early = request.ack == Ack::Leader || is_planted(Bug::AcknowledgedBeforeCommit);
+        let at_leader = early && may_answer_at_leader(&request.command);
         let deadline = Instant::now() + request.timeout;
         let answered = running.writes.submit(request.command, at_leader)?;
         let Ok(answered) = tokio::time::timeout_at(deadline, answered).await else {
@@ -361,6 +367,17 @@ impl Shared {
             acked = running.on_every_voter(at, deadline).await?;
         }
         Ok(Written { reply, at, leader: self.config.name.clone(), acked })
+    }
+
+    /// Whether a put's condition holds before it is proposed: for a planted bug alone.
+    fn holds_now(&self, command: &Command) -> bool {
+        let Some(command::Op::Put(put)) = &command.op else { return false };
+        let current = self.store.get(&put.key, None).ok().flatten().map(|found| found.mod_revision);
+        match command.precondition.and_then(|condition| condition.is) {
+            Some(Is::ModRevision(revision)) => current == Some(revision),
+            Some(Is::Exists(exists)) => current.is_some() == exists,
+            None => false,
+        }
     }
 
     fn propose_error(&self, running: &Running, error: ProposeError) -> Error {

@@ -10,6 +10,7 @@ use std::io;
 use prost::Message;
 
 use crate::env::Disk;
+use crate::env::planted::{Bug, is_planted};
 use crate::proto::data::{Identity, Peers};
 
 /// The newest format of these files that this version reads, and the one it writes.
@@ -108,6 +109,9 @@ fn store(disk: &dyn Disk, kind: &Kind, message: &impl Message) -> io::Result<()>
     file.write_at(0, &bytes)?;
     file.sync()?;
     disk.rename(kind.next, kind.path)?;
+    if is_planted(Bug::DirectoryNotSynced) {
+        return Ok(());
+    }
     disk.sync_dir("")
 }
 

@@ -1,4 +1,4 @@
-//! Three simulated machines with the real node on each, and what can be done to them.
+//! Simulated machines with the real node on each, and what can be done to them.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,7 +15,8 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::Notify;
 use turmoil::Sim;
 
-use crate::plan::{Fault, NODES, Plan, PowerCut, Whom};
+use crate::lab::Lab;
+use crate::plan::{Fault, Plan, PowerCut, Sleep, Whom};
 use crate::trace;
 use crate::world::{SimClock, SimNet, sync_delay};
 
@@ -78,9 +79,12 @@ struct Doom {
 pub struct Cluster<'a> {
     pub sim: Sim<'a>,
     machines: Vec<Rc<Machine>>,
-    power: [Power; NODES],
+    power: Vec<Power>,
     rng: SmallRng,
-    dooms: [Option<Doom>; NODES],
+    dooms: Vec<Option<Doom>>,
+    /// When a node that sleeps goes on, and whether its clock went on.
+    sleepers: Vec<Option<(Duration, bool)>>,
+    lab: Rc<Lab>,
     restart_at: Option<Duration>,
     /// Statistics of disks that were wiped.
     lost_disks: Vec<DiskStats>,
@@ -95,36 +99,40 @@ struct Serve {
 }
 
 /// The settings of a real server, through its own parser.
-fn config(node: usize, election: &str) -> Config {
-    let peers: Vec<String> =
-        (0..NODES).filter(|peer| *peer != node).map(|peer| format!("http://{}", authority(peer))).collect();
+fn config(node: usize, plan: &Plan) -> Config {
+    let peers: Vec<String> = (0..plan.nodes())
+        .filter(|peer| *peer != node)
+        .map(|peer| format!("http://{}", authority(peer)))
+        .collect();
     let settings = [
         ("node-id", host(node)),
         ("port", PORT.to_string()),
         ("peers", peers.join(",")),
-        ("election", election.to_owned()),
+        ("election", plan.election.to_owned()),
         ("log-segment-bytes", LOG_SEGMENT_BYTES.to_string()),
         ("snapshot-every-entries", SNAPSHOT_EVERY_ENTRIES.to_string()),
         ("log-keep-entries", LOG_KEEP_ENTRIES.to_string()),
     ];
     let flags = settings.iter().map(|(name, value)| format!("--{name}={value}"));
-    let parsed = Serve::try_parse_from(std::iter::once("serve".to_owned()).chain(flags));
+    let lab = plan.lab.then(|| "--lab".to_owned());
+    let parsed = Serve::try_parse_from(std::iter::once("serve".to_owned()).chain(flags).chain(lab));
     parsed.expect("flags that the server knows").settings.validate().expect("settings that it takes")
 }
 
 impl<'a> Cluster<'a> {
-    pub fn new(mut sim: Sim<'a>, plan: &Plan, failures: &Failures) -> Self {
+    pub fn new(mut sim: Sim<'a>, plan: &Plan, failures: &Failures, lab: Rc<Lab>) -> Self {
+        let nodes = plan.nodes();
         let machine = |node: usize| {
             Rc::new(Machine {
                 disk: RefCell::default(),
                 clock: SimClock::default(),
                 terminate: RefCell::default(),
                 starts_at: plan.starts[node],
-                config: config(node, plan.election),
+                config: config(node, plan),
                 failures: failures.clone(),
             })
         };
-        let machines: Vec<Rc<Machine>> = (0..NODES).map(machine).collect();
+        let machines: Vec<Rc<Machine>> = (0..nodes).map(machine).collect();
         for (node, machine) in machines.iter().enumerate() {
             let machine = machine.clone();
             sim.host(host(node), move || machine.clone().run());
@@ -132,9 +140,11 @@ impl<'a> Cluster<'a> {
         let mut cluster = Self {
             sim,
             machines,
-            power: [Power::On; NODES],
+            power: vec![Power::On; nodes],
             rng: SmallRng::seed_from_u64(plan.seed ^ DISK_SALT),
-            dooms: [None; NODES],
+            dooms: vec![None; nodes],
+            sleepers: vec![None; nodes],
+            lab,
             restart_at: None,
             lost_disks: Vec::new(),
             fired: BTreeMap::new(),
@@ -152,7 +162,16 @@ impl<'a> Cluster<'a> {
             Fault::Partition(whom) => self.cut_off(whom, "partition", |sim, a, b| sim.partition(a, b)),
             Fault::Mute(whom) => self.cut_off(whom, "mute", |sim, a, b| sim.partition_oneway(a, b)),
             Fault::Hold(whom) => self.cut_off(whom, "hold", |sim, a, b| sim.hold(a, b)),
+            Fault::Deaf(whom) => self.cut_off(whom, "deaf", |sim, a, b| sim.partition_oneway(b, a)),
+            Fault::Cut(whom, other) => self.cut_pair(whom, other),
+            Fault::Spoil(whom, spoilt) => self.each_running(whom, "spoil", |me, node| {
+                me.lab.spoil(node, spoilt);
+            }),
             Fault::Heal => self.heal(),
+            Fault::Pause(whom, sleep) => {
+                let kind = if sleep.clock_goes_on { "pause" } else { "suspend" };
+                self.each_running(whom, kind, |me, node| me.pause(node, sleep));
+            }
             Fault::Crash(whom) => self.each_running(whom, "crash", |me, node| me.crash_soon(node, false)),
             Fault::Wipe(whom) => self.each_running(whom, "wipe", |me, node| me.crash_soon(node, true)),
             Fault::Stop(whom) => self.each_running(whom, "stop", Self::terminate),
@@ -166,20 +185,25 @@ impl<'a> Cluster<'a> {
         }
     }
 
+    fn nodes(&self) -> usize {
+        self.machines.len()
+    }
+
     fn count(&mut self, kind: &'static str) {
         *self.fired.entry(kind).or_default() += 1;
     }
 
     fn targets(&self, whom: Whom) -> Vec<usize> {
-        let leader = trace::leaders().last.and_then(|name| (0..NODES).find(|node| host(*node) == name));
+        let leader =
+            trace::leaders().last.and_then(|name| (0..self.nodes()).find(|node| host(*node) == name));
         match whom {
             Whom::Node(node) => vec![node],
             Whom::Leader => leader.into_iter().collect(),
             Whom::Follower(pick) => {
-                let others: Vec<usize> = (0..NODES).filter(|node| Some(*node) != leader).collect();
+                let others: Vec<usize> = (0..self.nodes()).filter(|node| Some(*node) != leader).collect();
                 vec![others[pick % others.len()]]
             }
-            Whom::All => (0..NODES).collect(),
+            Whom::All => (0..self.nodes()).collect(),
         }
     }
 
@@ -196,14 +220,42 @@ impl<'a> Cluster<'a> {
         let struck = self.targets(whom);
         for node in &struck {
             self.count(kind);
-            for other in (0..NODES).filter(|other| other != node) {
+            for other in (0..self.nodes()).filter(|other| other != node) {
                 cut(&self.sim, &host(*node), &host(other));
             }
         }
     }
 
+    /// Between two: `other` picks among those that are not struck.
+    fn cut_pair(&mut self, whom: Whom, other: usize) {
+        for node in self.targets(whom) {
+            let others: Vec<usize> = (0..self.nodes()).filter(|other| *other != node).collect();
+            self.count("cut");
+            self.sim.partition(host(node), host(others[other % others.len()]));
+        }
+    }
+
+    /// One that sleeps already sleeps on as it was told first.
+    fn pause(&mut self, node: usize, sleep: Sleep) {
+        let until = self.sim.elapsed() + Duration::from_millis(sleep.ms);
+        self.sim.pause(host(node));
+        self.sleepers[node].get_or_insert((until, sleep.clock_goes_on));
+    }
+
+    fn wake_if_due(&mut self) {
+        for node in 0..self.nodes() {
+            let Some((until, clock_went_on)) = self.sleepers[node] else { continue };
+            if until <= self.sim.elapsed() {
+                trace::event(|| format!("{} goes on", host(node)));
+                self.sim.resume(host(node), clock_went_on);
+                self.sleepers[node] = None;
+            }
+        }
+    }
+
     pub fn heal(&mut self) {
-        for node in 0..NODES {
+        self.lab.heal();
+        for node in 0..self.nodes() {
             for other in 0..node {
                 self.sim.release(host(node), host(other));
                 self.sim.repair(host(node), host(other));
@@ -233,6 +285,7 @@ impl<'a> Cluster<'a> {
         let machine = self.machines[node].clone();
         machine.disk.borrow().crash(&mut self.rng);
         self.sim.crash(host(node));
+        self.sleepers[node] = None;
         self.power[node] = Power::Off;
         if wipe {
             let lost = machine.disk.replace(FakeDisk::new());
@@ -247,7 +300,7 @@ impl<'a> Cluster<'a> {
 
     /// Starts what is down, and what has ended because it was told to.
     pub fn restart(&mut self) {
-        for node in 0..NODES {
+        for node in 0..self.nodes() {
             if let Some(doom) = &mut self.dooms[node] {
                 // Its crash was decided earlier than this.
                 doom.down_for.get_or_insert(SHORTEST_OUTAGE);
@@ -266,6 +319,7 @@ impl<'a> Cluster<'a> {
     pub fn step(&mut self) -> Result<bool, String> {
         let ended = self.sim.step().map_err(|error| error.to_string())?;
         self.cut_power_if_due();
+        self.wake_if_due();
         if self.restart_at.is_some_and(|at| at <= self.sim.elapsed()) {
             self.restart_at = None;
             self.restart();
@@ -275,7 +329,7 @@ impl<'a> Cluster<'a> {
 
     fn cut_power_if_due(&mut self) {
         let now = self.sim.elapsed();
-        for node in 0..NODES {
+        for node in 0..self.nodes() {
             let Some(doom) = self.dooms[node] else { continue };
             let stopped = self.machines[node].disk.borrow().stopped();
             if stopped || doom.at_latest <= now {

@@ -9,13 +9,15 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use bellwether::env::fake_disk::DiskStats;
-use bellwether::env::random;
+use bellwether::env::{planted, random};
 use bellwether_check::{DEFAULT_STEPS, check};
 use parking_lot::Mutex;
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::cluster::{Cluster, Failures};
 use crate::judge::Observer;
+use crate::lab::Lab;
+use crate::panics;
 use crate::plan::Plan;
 use crate::trace::{self, Fingerprint, Listening};
 use crate::workload::Workload;
@@ -40,6 +42,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 #[derive(Clone, Debug)]
 pub struct Report {
     pub scenario: String,
+    pub nodes: usize,
     pub seed: u64,
     pub seconds: u64,
     /// Empty: it passed.
@@ -67,9 +70,10 @@ impl fmt::Display for Report {
         let Fingerprint { hash, events } = self.fingerprint;
         write!(
             f,
-            "{} seed {}: trace {hash:016x}, {events} events, {:.1} s, {} calls, {} writes acknowledged, {} terms, disk: {} syncs, {} writes lost, {} torn; {:?}",
+            "{} seed {}, {} nodes: trace {hash:016x}, {events} events, {:.1} s, {} calls, {} writes acknowledged, {} terms, disk: {} syncs, {} writes lost, {} torn; {:?}",
             self.scenario,
             self.seed,
+            self.nodes,
             self.simulated.as_secs_f64(),
             self.operations,
             self.acknowledged,
@@ -100,10 +104,12 @@ pub fn run(plan: Plan, trace_file: Option<PathBuf>) -> Report {
 fn in_this_thread(plan: &Plan, trace_file: Option<&Path>) -> Report {
     align_task_ids();
     random::seed(Some(plan.seed));
+    planted::plant(plan.bug);
+    panics::listen();
     trace::begin(trace_file).expect("the trace file can be made");
     let subscriber = tracing_subscriber::registry().with(Listening::new());
     let failures = Failures::default();
-    let workload = Rc::new(Workload::default());
+    let workload = Rc::new(Workload::new(plan));
     let rest = Rc::new(RefCell::new(Rest::default()));
     let carried_out = tracing::subscriber::with_default(subscriber, || {
         let carry_out = AssertUnwindSafe(|| carry_out(plan, &workload, &failures, &rest));
@@ -117,6 +123,12 @@ fn in_this_thread(plan: &Plan, trace_file: Option<&Path>) -> Report {
     let verdict = check(&workload.recorder.history(), DEFAULT_STEPS);
     if !verdict.is_ok() {
         failures.borrow_mut().push(verdict.to_string());
+    }
+    failures.borrow_mut().extend(workload.facts.verdict());
+    if let Some(from) = plan.serves_from
+        && !workload.acknowledged_within(from..plan.ends)
+    {
+        failures.borrow_mut().push(format!("no write was acknowledged after {from:?}"));
     }
     if workload.acknowledged() == 0 {
         failures.borrow_mut().push("no write was ever acknowledged".to_owned());
@@ -138,6 +150,7 @@ fn report(plan: &Plan, workload: &Workload, failures: Vec<String>, rest: Rest) -
     let terms = trace::leaders().by_term.len();
     Report {
         scenario: plan.scenario.clone(),
+        nodes: plan.nodes(),
         seed: plan.seed,
         seconds: plan.ends.as_secs(),
         failures,
@@ -165,15 +178,25 @@ fn carry_out(
             Ok(())
         });
     }
-    let observer = Observer::default().run(workload.clone(), failures.clone());
+    let observer = Observer::new(plan).run(workload.clone(), failures.clone());
     sim.client("observer", async move {
         observer.await;
         Ok(())
     });
-    let mut cluster = Cluster::new(sim, plan, failures);
+    let lab = Rc::new(Lab::new(plan.nodes()));
+    if plan.lab {
+        let lab = lab.clone().run(workload.clone());
+        sim.client("lab", async move {
+            lab.await;
+            Ok(())
+        });
+    }
+    let mut cluster = Cluster::new(sim, plan, failures, lab.clone());
     let result = drive(&mut cluster, plan, workload);
     let simulated = cluster.sim.elapsed();
-    *rest.borrow_mut() = Rest { fired: cluster.fired.clone(), disk: cluster.disk_stats(), simulated };
+    let mut fired = cluster.fired.clone();
+    fired.extend(lab.struck());
+    *rest.borrow_mut() = Rest { fired, disk: cluster.disk_stats(), simulated };
     result
 }
 
@@ -208,7 +231,11 @@ fn drive(cluster: &mut Cluster<'_>, plan: &Plan, workload: &Workload) -> Result<
             cluster.restart();
             restart_at = now + RESTART_PERIOD;
         }
-        if cluster.step()? {
+        let ended = cluster.step()?;
+        if let Some(panic) = panics::first() {
+            return Err(format!("a task {panic}"));
+        }
+        if ended {
             return Ok(());
         }
     }

@@ -87,6 +87,11 @@ impl Reply {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
+    /// Where the store of the node that answered was by then.
+    pub fn store_revision(&self) -> Option<u64> {
+        self.headers.get("x-bellwether-revision")?.to_str().ok()?.parse().ok()
+    }
+
     /// The modification revision that the entity tag says.
     pub fn etag(&self) -> Option<u64> {
         self.headers.get("etag")?.to_str().ok()?.trim_matches('"').parse().ok()

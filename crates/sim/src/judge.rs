@@ -9,28 +9,29 @@ use serde_json::Value;
 
 use crate::cluster::{Failures, authority, host};
 use crate::http::Request;
-use crate::plan::NODES;
+use crate::plan::Plan;
 use crate::trace::{self, Leaders};
 use crate::workload::Workload;
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_millis(100);
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(400);
-/// From the last healing to a whole cluster. A wiped node is filled and promoted in
-/// here; everything else needs a second or two.
-const SETTLING: Duration = Duration::from_secs(60);
-
-#[derive(Default)]
 pub struct Observer {
+    nodes: usize,
+    settling: Duration,
     /// Members that called themselves leader in `/status`, by term.
     leaders: BTreeMap<u64, BTreeSet<String>>,
 }
 
 impl Observer {
+    pub fn new(plan: &Plan) -> Self {
+        Self { nodes: plan.nodes(), settling: plan.settling, leaders: BTreeMap::new() }
+    }
+
     /// Runs beside the clients until they have ended, then judges.
     pub async fn run(mut self, workload: Rc<Workload>, failures: Failures) {
         while !workload.is_stopped() {
-            for node in 0..NODES {
+            for node in 0..self.nodes {
                 self.look(node).await;
             }
             tokio::time::sleep(PERIOD).await;
@@ -51,9 +52,10 @@ impl Observer {
         Some(status)
     }
 
-    /// Whole again: one leader, three voters, equal states, every key readable.
+    /// Whole again: one leader, all voters, equal states, every key readable, and fresh
+    /// writes accepted through every node.
     async fn settle(&mut self, workload: &Workload) -> Result<(), String> {
-        let deadline = tokio::time::Instant::now() + SETTLING;
+        let deadline = tokio::time::Instant::now() + self.settling;
         loop {
             let seen = match self.is_whole().await {
                 Ok(()) => self.read_everything(workload).await,
@@ -62,7 +64,7 @@ impl Observer {
             match seen {
                 Ok(()) => return Ok(()),
                 Err(why) if tokio::time::Instant::now() > deadline => {
-                    return Err(format!("not whole {SETTLING:?} after everything was healed: {why}"));
+                    return Err(format!("not whole {:?} after everything was healed: {why}", self.settling));
                 }
                 Err(_) => tokio::time::sleep(PERIOD).await,
             }
@@ -70,17 +72,18 @@ impl Observer {
     }
 
     async fn read_everything(&self, workload: &Workload) -> Result<(), String> {
-        for node in 0..NODES {
+        for node in 0..self.nodes {
             workload.read_everything(node).await?;
+            workload.write_afresh(node).await?;
         }
         Ok(())
     }
 
     async fn is_whole(&mut self) -> Result<(), String> {
         let mut statuses = Vec::new();
-        for node in 0..NODES {
+        for node in 0..self.nodes {
             let status = self.look(node).await.ok_or_else(|| format!("{} does not answer", host(node)))?;
-            check_status(&status)?;
+            check_status(&status, self.nodes)?;
             statuses.push(status);
         }
         let leaders = statuses.iter().filter(|status| status["role"] == "leader").count();
@@ -92,7 +95,7 @@ impl Observer {
                 return Err(format!("the nodes differ in {field}"));
             }
         }
-        equal_hashes().await
+        equal_hashes(self.nodes).await
     }
 
     /// One leader a term, over the whole history and over both sources.
@@ -111,22 +114,22 @@ impl Observer {
     }
 }
 
-fn check_status(status: &Value) -> Result<(), String> {
+fn check_status(status: &Value, nodes: usize) -> Result<(), String> {
     let name = &status["nodeId"];
     if status["ready"] != true {
         return Err(format!("{name} is not ready: {}", status["notReady"]));
     }
     let members = status["members"].as_array().map(Vec::as_slice).unwrap_or_default();
     let voters = members.iter().filter(|member| member["voter"] == true).count();
-    if (voters, members.len()) != (NODES, NODES) {
+    if (voters, members.len()) != (nodes, nodes) {
         return Err(format!("{name} sees {voters} voters among {} members", members.len()));
     }
     Ok(())
 }
 
-async fn equal_hashes() -> Result<(), String> {
+async fn equal_hashes(nodes: usize) -> Result<(), String> {
     let mut hashes = Vec::new();
-    for node in 0..NODES {
+    for node in 0..nodes {
         let reply = Request::get("/v1/state-hash").send(&authority(node), ANSWER_TIMEOUT).await;
         hashes.push(reply.map_err(|why| format!("no hash from {}: {why:?}", host(node)))?.text());
     }

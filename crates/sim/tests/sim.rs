@@ -3,11 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bellwether::env::planted::Bug;
+use bellwether_sim::drills;
 use bellwether_sim::history::{self, Report};
 use bellwether_sim::plan::{self, Founding, Plan};
 
 /// Simulated seconds of a campaign's faults: about fifteen of them.
 const CAMPAIGN: Duration = Duration::from_secs(20);
+/// Enough for every fault to strike, and a small part of what two cores do in two minutes.
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=16;
+/// In which a planted bug must be noticed.
+const DRILL_SEEDS: std::ops::RangeInclusive<u64> = 1..=20;
 
 #[track_caller]
 fn pass(plan: Plan) -> Report {
@@ -39,13 +45,22 @@ fn one_seed_is_one_history() {
 
 #[test]
 fn random_faults_leave_a_linearizable_history_and_a_whole_cluster() {
-    let reports: Vec<Report> = (1..=10).map(|seed| pass(plan::campaign(seed, CAMPAIGN))).collect();
+    let reports: Vec<Report> = SEEDS.map(|seed| pass(plan::campaign(seed, CAMPAIGN))).collect();
     let fired = fired(&reports);
     for kind in [
         "partition",
+        "cut",
         "mute",
+        "deaf",
         "hold",
+        "spoil",
+        "message lost",
+        "message doubled",
+        "message overtaken",
+        "message delayed",
         "heal",
+        "pause",
+        "suspend",
         "crash",
         "wipe",
         "power cut at a step",
@@ -54,6 +69,9 @@ fn random_faults_leave_a_linearizable_history_and_a_whole_cluster() {
         "skew",
     ] {
         assert!(fired.get(kind).is_some_and(|times| *times > 0), "no {kind} ever struck: {fired:?}");
+    }
+    for nodes in [3, 5] {
+        assert!(reports.iter().any(|report| report.nodes == nodes), "no cluster had {nodes} nodes");
     }
     let lost: u64 = reports.iter().map(|report| report.disk.lost_writes).sum();
     let torn: u64 = reports.iter().map(|report| report.disk.torn_writes).sum();
@@ -92,4 +110,20 @@ fn the_power_may_go_at_any_step_of_the_founding() {
         let report = pass(plan::founding_power_cut(seed as u64, seed % plan::NODES, after, wipe));
         assert_eq!(report.fired.get("power cut at a step"), Some(&1), "{}", report.reproduce());
     }
+}
+
+/// The judgement itself on trial: every planted bug fails some seed, which passes without it.
+#[test]
+fn every_planted_bug_is_noticed() {
+    let missed: Vec<String> = Bug::ALL
+        .into_iter()
+        .filter_map(|bug| match drills::is_noticed(bug, DRILL_SEEDS) {
+            Ok(report) => {
+                println!("{bug:?}, seed {}: {}", report.seed, report.failures[0]);
+                None
+            }
+            Err(why) => Some(why),
+        })
+        .collect();
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
 }
