@@ -99,6 +99,8 @@ impl Consensus {
                 None => {}
             }
             if is_quorum(membership, &confirmed) {
+                // The others may answer in peace: a call that is given up costs messages.
+                tokio::spawn(answers.for_each(|_| std::future::ready(())));
                 return Ok(());
             }
         }

@@ -232,6 +232,7 @@ fn drive(cluster: &mut Cluster<'_>, plan: &Plan, workload: &Workload) -> Result<
             restart_at = now + RESTART_PERIOD;
         }
         let ended = cluster.step()?;
+        std::thread::sleep(plan.waste);
         if let Some(panic) = panics::first() {
             return Err(format!("a task {panic}"));
         }

@@ -130,6 +130,9 @@ pub struct Plan {
     pub ends: Duration,
     /// Then the cluster must be whole within this time.
     pub settling: Duration,
+    /// Real time that is wasted in each simulated millisecond: a slower machine, on which
+    /// the history must be the same.
+    pub waste: Duration,
 }
 
 impl Plan {

@@ -32,11 +32,12 @@ fn fired(reports: &[Report]) -> BTreeMap<&'static str, u64> {
     sum
 }
 
+/// Also on a machine that is slower by several times: nothing may go by real time.
 #[test]
 fn one_seed_is_one_history() {
-    for seed in [11, 12] {
+    for seed in [1, 11] {
         let once = pass(plan::campaign(seed, CAMPAIGN));
-        let again = pass(plan::campaign(seed, CAMPAIGN));
+        let again = pass(Plan { waste: Duration::from_micros(200), ..plan::campaign(seed, CAMPAIGN) });
         assert_eq!(once.fingerprint, again.fingerprint, "{}", once.reproduce());
         let other = pass(plan::campaign(seed + 100, CAMPAIGN));
         assert_ne!(once.fingerprint.hash, other.fingerprint.hash, "the seed must matter");

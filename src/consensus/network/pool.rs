@@ -30,6 +30,9 @@ const REDIAL_PAUSE: Duration = Duration::from_millis(30);
 /// Pings on a quiet connection, so that one whose packets vanish is noticed.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(1000);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long a connection remembers a call that was given up, to ignore its late answer: h2
+/// measures it by the system's clock, which no simulation drives, so it should not matter.
+const RESET_MEMORY: Duration = Duration::from_secs(24 * 60 * 60);
 /// HTTP/2 windows: a full replication batch must fit without waiting for an update.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
@@ -57,6 +60,7 @@ pub async fn dial(net: &Arc<dyn Net>, url: &str) -> Result<Client, tonic::transp
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .http2_reset_stream_duration(RESET_MEMORY)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     let net = net.clone();
