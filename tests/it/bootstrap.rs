@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{Cluster, PATIENCE, Process, eventually};
+use crate::support::{Cluster, PATIENCE, Process, Request, eventually};
 
 type Env = Vec<(String, String)>;
 
@@ -107,6 +107,37 @@ async fn a_wiped_follower_comes_back_as_another_member() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wiped_leader_comes_back_as_another_member() {
     comes_back_wiped(true).await;
+}
+
+/// Its twin is [`comes_back_wiped`]: with one disk lost, the rest lets the newcomer in.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_two_of_three_disks_lost_nobody_makes_up_a_past() {
+    let cluster = Cluster::started(3, &[]).await;
+    let leader = cluster.wait_leader().await;
+    cluster.put(leader, "/key/kept?ack=all", "1").await.expect(200);
+    // Told to stop, so that the last write is in the table of the disk that is left.
+    for i in 0..3 {
+        cluster.term(i);
+        cluster.wait_exit(i).await;
+    }
+    (1..3).for_each(|i| cluster.wipe(i));
+    (0..3).for_each(|i| cluster.spawn(i));
+    // The newcomers know that they cannot be let in, and say what a person can do.
+    for newcomer in 1..3 {
+        eventually(PATIENCE, || async {
+            let ready = cluster.send(newcomer, Request::get("/readyz")).await.map_err(|e| e.to_string())?;
+            let explained = ready.status == 503 && ready.text().contains("no majority remembers");
+            if explained { Ok(()) } else { Err(ready.text()) }
+        })
+        .await;
+    }
+    for i in 0..3 {
+        cluster.put(i, "/key/new", "1").await.expect(503);
+        assert_ne!(cluster.status(i).await.expect("it answers")["role"], "leader", "{}", cluster.name(i));
+    }
+    // What is left can still be looked at.
+    let read = cluster.get(0, "/key/kept?consistency=stale").await;
+    read.expect_json(200, serde_json::json!({"value": 1}));
 }
 
 #[tokio::test(flavor = "multi_thread")]

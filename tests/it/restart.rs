@@ -131,3 +131,28 @@ async fn a_log_of_large_values_is_trimmed() {
     .await;
     cluster.wait_equal_hashes().await;
 }
+
+/// Alone after a restart a node does not know what it missed: it says so, whoever reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_alone_after_a_restart_shows_the_past_only_when_asked_for_it() {
+    let cluster = Cluster::started(3, &[]).await;
+    let leader = cluster.wait_leader().await;
+    let written = cluster.put(leader, "/key/a?ack=all", "1").await.expect(200);
+    let applied = format!("/key/a?min_revision={}", written.json()["revision"]);
+    let sound = cluster.get(0, &applied).await.expect(200);
+    assert_eq!(sound.header("x-bellwether-may-be-older"), None, "it has a leader");
+    // Told to stop, so that what it has applied is in its table.
+    for i in 0..3 {
+        cluster.term(i);
+        cluster.wait_exit(i).await;
+    }
+    cluster.start(0).await;
+    cluster.get(0, "/key/a").await.expect(503);
+    let stale = cluster.get(0, "/key/a?consistency=stale").await.expect(200);
+    assert_eq!(stale.header("x-bellwether-may-be-older"), Some("true"));
+    // With a leader the mark is gone, and local reads are served again.
+    cluster.start(1).await;
+    cluster.wait_leader_among(&[0, 1]).await;
+    let local = cluster.get(0, "/key/a").await.expect_json(200, json!({"value": 1}));
+    assert_eq!(local.header("x-bellwether-may-be-older"), None);
+}
