@@ -1,7 +1,7 @@
 //! `bellwether status`: a table of what each endpoint says of itself; exit code 5 when
 //! none of them leads and none knows who does.
 
-use bellwether_client::{Client, Error, NodeStatus};
+use bellwether_client::{Client, Error, MemberStatus, NodeStatus};
 
 use super::endpoints::{self, Call, Endpoints};
 use super::{Exit, Failure};
@@ -32,9 +32,13 @@ impl Status {
             let why = unreachable.into_iter().map(|(_, why)| why).collect::<Vec<_>>().join("; ");
             return Err(Error::Unreachable { why }.into());
         }
+        let silent = silent(&rows);
         match self.json {
-            true => rows.iter().for_each(|row| anstream::println!("{}", row.json())),
-            false => anstream::print!("{}", table(&rows, &unreachable)),
+            true => {
+                rows.iter().for_each(|row| anstream::println!("{}", row.json()));
+                silent.iter().for_each(|member| anstream::println!("{}", silent_json(member)));
+            }
+            false => anstream::print!("{}", table(&rows, &silent, &unreachable)),
         }
         if rows.iter().any(|row| row.status.leads() || row.status.leader_id.is_some()) {
             return Ok(());
@@ -59,6 +63,27 @@ async fn collect(client: &Client) -> (Vec<Row>, Vec<(String, String)>) {
         }
     }
     (rows, unreachable)
+}
+
+/// Members that others know and that did not answer.
+fn silent(rows: &[Row]) -> Vec<MemberStatus> {
+    let mut silent: Vec<MemberStatus> = Vec::new();
+    for member in rows.iter().flat_map(|row| &row.status.members) {
+        let heard = rows.iter().any(|row| row.status.node_id == member.node_id);
+        if !heard && silent.iter().all(|known| known.node_id != member.node_id) {
+            silent.push(member.clone());
+        }
+    }
+    silent
+}
+
+fn silent_json(member: &MemberStatus) -> serde_json::Value {
+    serde_json::json!({"endpoint": member.url, "nodeId": member.node_id, "role": "silent", "ready": false})
+}
+
+fn silent_cells(member: &MemberStatus) -> [String; 8] {
+    let ready = "no: it did not answer";
+    [member.node_id.as_str(), "silent", "-", "-", "-", "-", member.url.as_str(), ready].map(str::to_owned)
 }
 
 impl Row {
@@ -86,19 +111,23 @@ impl Row {
             or_dash(self.status.leader_id.clone()),
             or_dash(self.status.revision.map(|revision| revision.to_string())),
             self.status.total_keys.to_string(),
-            self.ready.as_ref().map_or_else(|why| format!("no: {why}"), |()| "yes".to_owned()),
             self.endpoint.clone(),
+            self.ready.as_ref().map_or_else(
+                |why| format!("no: {}", why.trim().trim_start_matches("not ready: ")),
+                |()| "yes".to_owned(),
+            ),
         ]
     }
 }
 
-const HEAD: [&str; 8] = ["NODE", "ROLE", "TERM", "LEADER", "REVISION", "KEYS", "READY", "ENDPOINT"];
+const HEAD: [&str; 8] = ["NODE", "ROLE", "TERM", "LEADER", "REVISION", "KEYS", "ENDPOINT", "READY"];
 
-/// The rows in columns, then those that did not answer. Endpoints that refuse the
-/// connection are left out: the default list names more ports than most clusters use.
-fn table(rows: &[Row], unreachable: &[(String, String)]) -> String {
+/// The rows in columns, then why endpoints did not answer. Those that refuse the connection
+/// are left out: the default list names more ports than most clusters use.
+fn table(rows: &[Row], silent: &[MemberStatus], unreachable: &[(String, String)]) -> String {
+    let head = std::iter::once(HEAD.map(str::to_owned));
     let lines: Vec<[String; 8]> =
-        std::iter::once(HEAD.map(str::to_owned)).chain(rows.iter().map(Row::cells)).collect();
+        head.chain(rows.iter().map(Row::cells)).chain(silent.iter().map(silent_cells)).collect();
     let mut text = String::new();
     for line in &lines {
         for (column, cell) in line.iter().enumerate() {
@@ -120,6 +149,7 @@ mod tests {
 
     #[test]
     fn the_table_lines_up_and_names_the_silent() {
+        let member = |name: &str| MemberStatus { node_id: name.into(), url: "http://c:1".into() };
         let status = NodeStatus {
             node_id: "node-1".into(),
             role: "leader".into(),
@@ -128,13 +158,15 @@ mod tests {
             leader_url: None,
             total_keys: 3,
             revision: Some(9),
+            members: vec![member("node-1"), member("node-2")],
         };
-        let row = Row { endpoint: "http://a:1".into(), status, ready: Ok(()) };
-        let silent = [("http://b:1".to_owned(), "timed out: http://b:1".to_owned())];
+        let rows = [Row { endpoint: "http://a:1".into(), status, ready: Ok(()) }];
+        let unreachable = [("http://b:1".to_owned(), "timed out: http://b:1".to_owned())];
         assert_eq!(
-            table(&[row], &silent),
-            "NODE    ROLE    TERM  LEADER  REVISION  KEYS  READY  ENDPOINT\n\
-             node-1  leader  12    node-1  9         3     yes    http://a:1\n\
+            table(&rows, &silent(&rows), &unreachable),
+            "NODE    ROLE    TERM  LEADER  REVISION  KEYS  ENDPOINT    READY\n\
+             node-1  leader  12    node-1  9         3     http://a:1  yes\n\
+             node-2  silent  -     -       -         -     http://c:1  no: it did not answer\n\
              timed out: http://b:1\n"
         );
     }

@@ -34,5 +34,5 @@ pub use client::Client;
 pub use error::Error;
 pub use key::{InvalidKey, encode_key};
 pub use options::{Ack, Condition, ReadOptions, WriteOptions};
-pub use reply::{Entry, NodeStatus, Written};
+pub use reply::{Entry, MemberStatus, NodeStatus, Written};
 pub use value::{InvalidJson, Value};

@@ -43,6 +43,16 @@ pub struct NodeStatus {
     #[serde(default)]
     pub total_keys: u64,
     pub revision: Option<u64>,
+    /// The cluster's members, as this node knows them.
+    #[serde(default)]
+    pub members: Vec<MemberStatus>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberStatus {
+    pub node_id: String,
+    pub url: String,
 }
 
 impl NodeStatus {

@@ -1,9 +1,9 @@
 //! Raft's messages between nodes, over gRPC on the one port.
 //!
 //! `pool` keeps the connections, `client` is what openraft sends through, `server` what
-//! it hears through, `faults` spoils both when asked to. Every unary message and the first of every stream carries a
-//! header: cluster, sender, addressee, and the sender's run; who receives it checks it
-//! (`node::peers`) before anything reaches the engine.
+//! it hears through, `faults` spoils both when asked to. Every unary message and the first
+//! of every stream carries a header: cluster, sender, addressee, and the sender's run; who
+//! receives it checks it (`node::peer_service`) before anything reaches the engine.
 
 pub mod client;
 pub mod faults;

@@ -153,9 +153,9 @@ fn write_zeros(file: &dyn File, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Fills the slot if it is empty and the disk keeps its reserve. Without a spare the log goes on with small segments,
-/// so a failure is worth a warning only; a disk that is really broken or full fails the
-/// next append.
+/// Fills the slot if it is empty and the disk keeps its reserve. Without a spare the log
+/// goes on with small segments, so a failure is worth a warning only; a disk that is really
+/// broken or full fails the next append.
 pub(super) fn keep_spare(disk: &dyn Disk, slot: &SpareSlot, bytes: u64, reserve: u64) {
     if slot.lock().is_some() {
         return;
