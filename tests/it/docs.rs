@@ -88,7 +88,7 @@ impl Up {
         let up = Self { process, first_port, dir };
         eventually(PATIENCE, || async {
             let table = up.run("bellwether status").unwrap_or_else(|why| why);
-            let ready = table.matches(" yes ").count() == usize::from(NODES);
+            let ready = table.lines().filter(|line| line.ends_with(" yes")).count() == usize::from(NODES);
             if ready { Ok(()) } else { Err(format!("{table}\n{}", up.log())) }
         })
         .await;
