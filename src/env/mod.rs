@@ -5,7 +5,6 @@
 //! simulated ones. Monotonic time is `tokio::time` everywhere, which a simulation
 //! drives by itself.
 
-pub mod alarm;
 pub mod clock;
 pub mod disk;
 pub mod failing_disk;
@@ -17,16 +16,17 @@ pub mod planted;
 pub mod random;
 #[cfg(test)]
 mod tests;
+pub mod timer;
 pub mod workers;
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use alarm::Alarm;
 pub use clock::Clock;
 pub use disk::{Disk, File};
 pub use net::Net;
+pub use timer::Timer;
 pub use workers::{Worker, Workers};
 
 /// Everything outside the process that a node may touch.

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::consensus::types::PersistedSlot;
 use crate::consensus::{Consensus, ProposeError};
 use crate::env::planted::{Bug, is_planted};
-use crate::env::{Alarm, Clock};
+use crate::env::{Clock, Timer};
 use crate::error::{Error, LeaderHint, Result};
 use crate::proto::log::precondition::Is;
 use crate::proto::log::{Command, CommandBatch, command};
@@ -168,7 +168,7 @@ struct Gatherer {
     /// How many writes the last batch answered, and how many had come meanwhile: about as
     /// many as there are clients that write one after the other.
     crowd: usize,
-    company: Alarm,
+    company: Timer,
 }
 
 impl Gatherer {
@@ -205,8 +205,8 @@ impl Gatherer {
 /// The batcher: one proposal after the other, the next when the last is answered.
 async fn gather(queue: mpsc::UnboundedReceiver<Queued>, consensus: Consensus, clock: Arc<dyn Clock>) {
     let inflight = Arc::new(Semaphore::new(MAX_INFLIGHT_BATCHES));
-    let mut gatherer = Gatherer { queue, held: None, crowd: 0, company: Alarm::default() };
-    let mut next_turn = Alarm::default();
+    let mut gatherer = Gatherer { queue, held: None, crowd: 0, company: Timer::default() };
+    let mut next_turn = Timer::default();
     loop {
         let Ok(permit) = inflight.clone().acquire_owned().await else { return };
         let Some(batch) = gatherer.next_batch().await else { return };

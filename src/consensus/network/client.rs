@@ -16,7 +16,7 @@ use openraft::raft::{
 };
 use tokio::time::Instant;
 
-use crate::env::Alarm;
+use crate::env::Timer;
 use crate::proto::peer as pb;
 use crate::types::MemberId;
 
@@ -194,7 +194,7 @@ where
     let mut rest = rest.fuse();
     async_stream::stream! {
         let count = || sent.fetch_add(1, Ordering::Relaxed);
-        let mut news = Alarm::default();
+        let mut news = Timer::default();
         count();
         yield append_to_pb(first, Some(header));
         while let Some(mut request) = rest.next().await {

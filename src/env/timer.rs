@@ -10,15 +10,15 @@ use std::task::Poll;
 
 use tokio::time::{Instant, Sleep};
 
-pub struct Alarm(Pin<Box<Sleep>>);
+pub struct Timer(Pin<Box<Sleep>>);
 
-impl Default for Alarm {
+impl Default for Timer {
     fn default() -> Self {
         Self(Box::pin(tokio::time::sleep_until(Instant::now())))
     }
 }
 
-impl Alarm {
+impl Timer {
     /// What `future` yields before `deadline`, if it does. Deadlines that never go back are
     /// the cheap ones.
     pub async fn before<F: Future>(&mut self, deadline: Instant, future: F) -> Option<F::Output> {
@@ -43,13 +43,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_rings_at_each_deadline_and_no_sooner() {
         let began = Instant::now();
-        let mut alarm = Alarm::default();
+        let mut timer = Timer::default();
         for second in 1..4 {
             let deadline = began + Duration::from_secs(second);
-            assert_eq!(alarm.before(deadline, std::future::ready(7)).await, Some(7));
+            assert_eq!(timer.before(deadline, std::future::ready(7)).await, Some(7));
             let half = tokio::time::sleep(Duration::from_millis(500));
-            assert_eq!(alarm.before(deadline, half).await, Some(()));
-            assert_eq!(alarm.before(deadline, std::future::pending::<()>()).await, None);
+            assert_eq!(timer.before(deadline, half).await, Some(()));
+            assert_eq!(timer.before(deadline, std::future::pending::<()>()).await, None);
             assert_eq!(Instant::now(), deadline);
         }
     }
