@@ -32,6 +32,7 @@ mod rejoin;
 mod runs;
 mod state_check;
 mod status;
+mod wire;
 mod write;
 
 use std::io;

@@ -137,7 +137,7 @@ fn read_range(
     limit: usize,
     keys_only: bool,
 ) -> Result<Found, ApiError> {
-    let mut query = RangeQuery { range, at, limit: limit.min(PAGE_ROWS), keys_only, count_only: false };
+    let mut query = RangeQuery { range, at, limit: limit.min(PAGE_ROWS), keys_only, ..RangeQuery::default() };
     let read = |query: &RangeQuery| store.range(query).map_err(|error| ApiError::of_read(error, query.at));
     let first = read(&query)?;
     let revision = at.unwrap_or(first.revision);
@@ -292,7 +292,7 @@ fn compact_reply(reply: Option<Reply>, compacted_revision: Revision) -> ApiResul
         Some(Reply::Compacted { .. }) => {
             Ok(reply::json(StatusCode::OK, &CompactReply { success: true, compacted_revision }))
         }
-        Some(Reply::Refused { why }) => Err(ApiError::invalid(why)),
+        Some(Reply::Refused { why }) => Err(ApiError::invalid(why.to_string())),
         _ => Err(ApiError::unexpected("a compaction was answered with another write's reply")),
     }
 }
@@ -322,6 +322,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::storage::mvcc::Refusal;
 
     fn range(query: &str) -> Result<KeyRange, ApiError> {
         range_of(&query::parse(Some(query), KEYS_PARAMS)?)
@@ -393,7 +394,8 @@ mod tests {
 
     #[test]
     fn a_refused_compaction_is_the_callers_to_mend() {
-        let refused = compact_reply(Some(Reply::Refused { why: "the future".into() }), 9);
+        let refused =
+            compact_reply(Some(Reply::Refused { why: Refusal::FutureRevision { asked: 9, current: 4 } }), 9);
         assert_eq!(refused.expect_err("refused").status(), StatusCode::BAD_REQUEST);
         assert!(compact_reply(Some(Reply::Compacted { revision: 9 }), 4).is_ok());
     }

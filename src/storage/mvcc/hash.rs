@@ -20,14 +20,14 @@ use super::row::{RowId, RowRef};
 use super::state::Shared;
 use super::table::{RowsRange, View, redb_error};
 use super::tail::TailEntry;
-use super::types::AppliedMembership;
+use super::types::{AppliedMembership, Lease};
 use crate::types::{LogId, MemberId, Revision};
 
 pub type StateHash = [u8; 32];
 
 /// Of what goes into the hash. Only hashes of the same format can be compared: a version
 /// that adds a table, or writes rows or memberships in another way, raises it.
-pub const STATE_HASH_FORMAT: u32 = 1;
+pub const STATE_HASH_FORMAT: u32 = 2;
 
 /// What one step of a [`StateHasher`] reads at most, in rows and in bytes: a millisecond
 /// or two.
@@ -42,7 +42,8 @@ impl Shared {
         let (mut pass, tail, view, applied) = {
             let state = self.state.read();
             let (compacted, swept) = (state.compacted, state.view.meta.swept());
-            let pass = Pass::new(state.revision, compacted, swept, &state.applied.membership);
+            let mut pass = Pass::new(state.revision, compacted, swept, &state.applied.membership);
+            pass.leases(state.leases.clock_ms(), state.leases.iter());
             (pass, state.tail.entries(), state.view.clone(), state.applied.last)
         };
         let mut encoded = Vec::new();
@@ -77,7 +78,8 @@ impl MarkedState {
     pub fn hasher(self) -> io::Result<StateHasher> {
         let meta = &self.view.meta;
         let membership = meta.applied().membership;
-        let pass = Pass::new(meta.revision, meta.compacted, meta.swept(), &membership);
+        let mut pass = Pass::new(meta.revision, meta.compacted, meta.swept(), &membership);
+        pass.leases(meta.lease_clock_ms, self.view.all_leases()?);
         Ok(StateHasher { pass, rows: self.view.all_rows()?, _view: self.view })
     }
 }
@@ -150,6 +152,15 @@ impl Pass {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
         hasher.update(bytes);
         Self { hasher, compacted, swept, replaced: BTreeSet::new() }
+    }
+
+    fn leases(&mut self, clock_ms: u64, leases: impl IntoIterator<Item = (i64, Lease)>) {
+        self.hasher.update(&clock_ms.to_le_bytes());
+        for (id, lease) in leases {
+            self.hasher.update(&id.to_le_bytes());
+            self.hasher.update(&lease.ttl_s.to_le_bytes());
+            self.hasher.update(&lease.deadline_ms.to_le_bytes());
+        }
     }
 
     fn row(&mut self, id: RowId, encoded: &[u8]) -> io::Result<()> {
