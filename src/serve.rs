@@ -103,7 +103,7 @@ async fn run_once(
     listener: Box<dyn Listener>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<End> {
-    let app = api::http::router(node.clone()).route_service(PEER_ROUTE, peer_service::service(node));
+    let app = api::router(node.clone()).route_service(PEER_ROUTE, peer_service::service(node));
     let (close, closed) = oneshot::channel::<()>();
     let until_closed = async {
         // Dropped or sent: both mean that it is over.

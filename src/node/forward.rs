@@ -77,6 +77,7 @@ pub(crate) fn encode_result(result: Result<Written>) -> pb::ForwardReply {
         Err(Error::Unknown { why }) => Reply::Unknown(why),
         Err(Error::Invalid(why)) => Reply::Invalid(why),
         Err(Error::Overloaded { .. }) => Reply::TooManyRequests(true),
+        Err(Error::DiskFull) => Reply::DiskFull(true),
         Err(error) => Reply::NotApplied(error.to_string()),
     };
     pb::ForwardReply { result: Some(result) }
@@ -98,6 +99,7 @@ fn decode_reply(reply: pb::ForwardReply, not_applied: impl Fn() -> Error) -> Res
         Some(Reply::Written(written)) => decode_written(written),
         Some(Reply::Unknown(why)) => Err(Error::Unknown { why }),
         Some(Reply::Invalid(why)) => Err(Error::Invalid(why)),
+        Some(Reply::DiskFull(_)) => Err(Error::DiskFull),
         Some(Reply::TooManyRequests(_)) => Err(Error::Overloaded {
             why: "the leader has too many writes waiting".to_owned(),
             retry_after: RETRY_AFTER,

@@ -26,6 +26,7 @@ mod forward;
 mod hello;
 mod identity;
 mod narrate;
+mod patience;
 pub mod peer_service;
 mod read;
 mod rejoin;
@@ -241,6 +242,11 @@ impl Node {
 
     pub fn status(&self) -> Status {
         self.shared.status()
+    }
+
+    /// The cluster, and who this node is in it; `None` before it has one.
+    pub fn ids(&self) -> Option<(ClusterId, MemberId)> {
+        self.shared.running().map(|running| (running.cluster, running.me()))
     }
 
     /// Role, term and leader alone: cheap enough for every reply.

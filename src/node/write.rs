@@ -341,8 +341,7 @@ impl Shared {
             return Err(self.not_leader(running));
         }
         if grows(command) && self.disk_low.load(Ordering::Relaxed) {
-            let why = "the disk is nearly full: deletes and reads go on; free some space".to_owned();
-            return Err(Error::Overloaded { why, retry_after: Duration::from_secs(10) });
+            return Err(Error::DiskFull);
         }
         if self.store.tail_bytes() > TAIL_LIMIT_BYTES {
             let why = "the disk does not keep up with the writes".to_owned();

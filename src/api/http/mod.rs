@@ -1,7 +1,7 @@
 //! JSON over HTTP: the chapter's routes, ours under `/v1`, health and metrics.
 //!
 //! A request goes through [`dispatch`]: [`route`] finds the handler by method and path,
-//! [`admission`] turns away what is too much, [`memory`] counts what bodies and replies
+//! [`Admission`] turns away what is too much, [`memory`] counts what bodies and replies
 //! hold, [`turns`] keeps long work from crowding out the rest, the handler ([`key`], [`status`], [`v1`],
 //! [`health`]) parses, makes one call on the node and builds its reply with [`reply`], and
 //! every refusal is an [`error::ApiError`]. On the way out the reply gets its CORS
@@ -14,7 +14,6 @@
 //!
 //! `docs/http-api.md` is the users' page of all this; a change here is a change there.
 
-mod admission;
 mod body;
 mod conditions;
 mod cors;
@@ -45,9 +44,9 @@ use axum::extract::State;
 use http::{Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
+use super::admission::Admission;
 use crate::metrics::RequestLabels;
 use crate::node::Node;
-use admission::Admission;
 use error::{ApiError, ApiResult};
 use memory::Budget;
 use route::Route;
@@ -65,7 +64,7 @@ pub const MAX_BODY_BYTES: usize = MAX_VALUE_BYTES + MAX_VALUE_BYTES / 2;
 /// What all handlers share.
 struct App {
     node: Node,
-    admission: Admission,
+    admission: Arc<Admission>,
     /// What bodies hold that are still coming.
     bodies: Budget,
     /// What replies hold that are not sent yet.
@@ -78,8 +77,7 @@ struct App {
 }
 
 /// The router of everything clients speak over plain HTTP.
-pub fn router(node: Node) -> axum::Router {
-    let admission = Admission::new(node.config().max_inflight_requests, node.metrics().clone());
+pub fn router(node: Node, admission: Arc<Admission>) -> axum::Router {
     let scrape = scrape::Scrape::new(node.clone());
     let bodies = Budget::new(memory::MAX_BODY_BYTES_HELD);
     let replies = Budget::new(memory::MAX_REPLY_BYTES_HELD);

@@ -224,6 +224,16 @@ impl Store {
         self.inner.shared.changes_since(after, limit)
     }
 
+    /// Returns when what compaction at or before `revision` forgot is gone from the disk, or
+    /// never will be: the store failed.
+    pub async fn swept(&self, revision: Revision) {
+        let goal = row::RowId::last_of(revision);
+        let shared = &self.inner.shared;
+        while shared.state.read().view.meta.swept() < goal && self.flush().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Bytes that are applied but not yet in the table.
     pub fn tail_bytes(&self) -> u64 {
         self.inner.shared.state.read().tail.bytes()

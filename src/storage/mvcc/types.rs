@@ -115,6 +115,16 @@ pub enum KeyRange {
     From(Bytes),
 }
 
+impl KeyRange {
+    pub fn contains(&self, key: &[u8]) -> bool {
+        match self {
+            KeyRange::One(one) => one == key,
+            KeyRange::Between(start, end) => (&start[..]..&end[..]).contains(&key),
+            KeyRange::From(start) => &start[..] <= key,
+        }
+    }
+}
+
 impl Default for KeyRange {
     /// All keys.
     fn default() -> Self {
