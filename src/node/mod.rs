@@ -51,8 +51,8 @@ use crate::env::failing_disk::{DiskFaults, FailingDisk};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::storage::log::{Log, LogOptions};
-use crate::storage::mvcc::Store;
-use crate::types::{ClusterId, ElectionPolicy, LogId, MemberId};
+use crate::storage::mvcc::{KeysHash, ReadError, Store};
+use crate::types::{ClusterId, ElectionPolicy, LogId, MemberId, Revision};
 
 use self::bootstrap::decide::Acquaintance;
 use self::identity::{Identity, Membership};
@@ -218,6 +218,21 @@ impl Node {
         let store = self.shared.store.clone();
         let hashed = self.shared.world.workers.run("state-hash", move || store.state_hash()).await;
         hashed.and_then(|hashed| hashed).map_err(|error| Error::Failed { why: error.to_string() })
+    }
+
+    /// A hash over keys and history up to a revision, equal on every replica.
+    pub async fn hash_of_keys(
+        &self,
+        at: Option<Revision>,
+    ) -> Result<std::result::Result<KeysHash, ReadError>> {
+        let store = self.shared.store.clone();
+        let hashed = self.shared.world.workers.run("keys-hash", move || store.hash_of_keys(at)).await;
+        hashed.map_err(|error| Error::Failed { why: error.to_string() })
+    }
+
+    /// The disk has less room left than the reserve: what grows the store is refused.
+    pub fn disk_is_low(&self) -> bool {
+        self.shared.disk_low.load(Ordering::Relaxed)
     }
 
     /// Bytes that the log takes on disk.

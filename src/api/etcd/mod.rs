@@ -10,26 +10,35 @@
 //! and why is in `docs/etcd-compatibility.md`.
 
 mod check;
+mod cluster;
 mod convert;
 mod error;
+mod gateway;
 mod header;
+mod health;
 mod kv;
+mod maintenance;
+mod reflection;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
+use tonic_health::pb::health_server::HealthServer;
 
 use super::admission::Admission;
 use crate::metrics::RequestLabels;
 use crate::node::{Node, WriteRequest};
+use crate::proto::etcdserverpb::cluster_server::ClusterServer;
 use crate::proto::etcdserverpb::kv_server::KvServer;
+use crate::proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use crate::proto::log::{Command, command::Op};
 use crate::storage::mvcc::Reply;
 use crate::types::{Ack, Consistency};
 
 pub use error::Refused;
+pub use maintenance::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 
 /// The largest write, in bytes, as etcd counts: the encoded request. Larger ones are
 /// refused; it must fit a log entry beside others.
@@ -49,14 +58,25 @@ struct Api {
     admission: Arc<Admission>,
 }
 
-/// The services, each under its own path; there is no fallback.
+/// The services, each under its own path, and the JSON gateway to them; there is no fallback.
 pub fn router(node: Node, admission: Arc<Admission>) -> axum::Router {
-    let api = Api { node, admission };
-    let read_bytes = MAX_REQUEST_BYTES + REQUEST_OVERHEAD_BYTES;
-    let kv = KvServer::new(kv::Kv(api))
-        .max_decoding_message_size(read_bytes)
+    let services = services(Api { node, admission });
+    services.clone().merge(gateway::router(services))
+}
+
+fn services(api: Api) -> axum::Router {
+    let kv = KvServer::new(kv::Kv(api.clone()))
+        .max_decoding_message_size(MAX_REQUEST_BYTES + REQUEST_OVERHEAD_BYTES)
         .max_encoding_message_size(usize::MAX);
-    axum::Router::new().route_service("/etcdserverpb.KV/{*rpc}", kv)
+    axum::Router::new()
+        .route_service("/etcdserverpb.KV/{*rpc}", kv)
+        .route_service("/etcdserverpb.Cluster/{*rpc}", ClusterServer::new(cluster::Cluster(api.clone())))
+        .route_service(
+            "/etcdserverpb.Maintenance/{*rpc}",
+            MaintenanceServer::new(maintenance::Maintenance(api.clone())),
+        )
+        .route_service("/grpc.health.v1.Health/{*rpc}", HealthServer::new(health::Health(api)))
+        .merge(reflection::router())
 }
 
 impl Api {

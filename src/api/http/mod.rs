@@ -141,6 +141,8 @@ async fn answer(app: &App, route: Route, request: Request<Body>) -> ApiResult {
         Route::LabCorrupt => lab::corrupt(node, &parts).await,
         Route::Live => health::live(node),
         Route::Ready => health::ready(node, &parts),
+        Route::Health => health::health(node),
+        Route::Version => health::version(),
         Route::Metrics => app.scrape.page(),
         Route::Preflight => Ok(cors::preflight()),
         Route::WrongMethod { allow } => Err(ApiError::method_not_allowed(allow)),

@@ -20,7 +20,7 @@ use super::row::{RowId, RowRef};
 use super::state::Shared;
 use super::table::{RowsRange, View, redb_error};
 use super::tail::TailEntry;
-use super::types::{AppliedMembership, Lease};
+use super::types::{AppliedMembership, Lease, ReadError};
 use crate::types::{LogId, MemberId, Revision};
 
 pub type StateHash = [u8; 32];
@@ -57,6 +57,40 @@ impl Shared {
             pass.row(RowId::from_key(id.value()), encoded.value())?;
         }
         Ok((applied, pass.hasher.finalize().into()))
+    }
+}
+
+/// A hash over the keys and their history alone, equal on replicas at the same revision.
+pub struct KeysHash {
+    pub hash: StateHash,
+    /// Up to where the rows were read, and what is compacted before.
+    pub revision: Revision,
+    pub compacted: Revision,
+}
+
+impl Shared {
+    /// Of the rows up to `at`, or all. Reads every row.
+    pub fn hash_of_keys(&self, at: Option<Revision>) -> Result<KeysHash, ReadError> {
+        let (mut pass, tail, view, upto) = {
+            let state = self.state.read();
+            state.check_readable(at)?;
+            let pass = Pass::over_keys(state.compacted, state.view.meta.swept());
+            (pass, state.tail.entries(), state.view.clone(), at.unwrap_or(state.revision))
+        };
+        let mut encoded = Vec::new();
+        for (id, row) in tail.iter().flat_map(|entry| &entry.rows).rev() {
+            if id.revision <= upto {
+                encoded.clear();
+                row.as_ref().encode(&mut encoded);
+                pass.row(*id, &encoded)?;
+            }
+        }
+        for entry in view.rows_between(RowId::default(), RowId::last_of(upto))?.rev() {
+            let (id, encoded) = entry.map_err(redb_error)?;
+            pass.row(RowId::from_key(id.value()), encoded.value())?;
+        }
+        let compacted = pass.compacted;
+        Ok(KeysHash { hash: pass.hasher.finalize().into(), revision: upto, compacted })
     }
 }
 
@@ -151,7 +185,11 @@ impl Pass {
         hasher.update(&at.index.to_le_bytes());
         hasher.update(&(bytes.len() as u64).to_le_bytes());
         hasher.update(bytes);
-        Self { hasher, compacted, swept, replaced: BTreeSet::new() }
+        Self { hasher, ..Self::over_keys(compacted, swept) }
+    }
+
+    fn over_keys(compacted: Revision, swept: RowId) -> Self {
+        Self { hasher: blake3::Hasher::new(), compacted, swept, replaced: BTreeSet::new() }
     }
 
     fn leases(&mut self, clock_ms: u64, leases: impl IntoIterator<Item = (i64, Lease)>) {

@@ -55,7 +55,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-pub use hash::{MarkedState, STATE_HASH_FORMAT, StateHash, StateHasher};
+pub use hash::{KeysHash, MarkedState, STATE_HASH_FORMAT, StateHash, StateHasher};
 pub use snapshot::{ReceivedSnapshot, SnapshotImage, SnapshotWriter};
 pub use types::{
     AppliedMembership, AppliedState, Change, KeyRange, KeyValue, Lease, RangeQuery, RangeResult, ReadError,
@@ -254,6 +254,12 @@ impl Store {
     /// Over all tables, without what is logically compacted. Reads every row.
     pub fn state_hash(&self) -> io::Result<(Option<LogId>, StateHash)> {
         self.inner.shared.state_hash()
+    }
+
+    /// Over the keys and their history up to `at`, without leases and membership. Reads
+    /// every row.
+    pub fn hash_of_keys(&self, at: Option<Revision>) -> Result<KeysHash, ReadError> {
+        self.inner.shared.hash_of_keys(at)
     }
 
     /// The table as it is at each mark that is applied from now on; some are left out
