@@ -24,6 +24,7 @@ pub mod bootstrap;
 mod drain;
 mod forward;
 mod hello;
+mod history;
 mod identity;
 mod narrate;
 mod patience;
@@ -375,6 +376,7 @@ impl Shared {
         }
         tasks.spawn(state_check::propose_marks(self.clone(), running.clone()));
         tasks.spawn(state_check::give_way(self.clone(), running.clone()));
+        tasks.spawn(history::compact(self.clone(), running.clone()));
         tasks.spawn(batcher);
         tasks.spawn(confirmer);
         tasks.spawn(election::drive(running.consensus.clone(), config.election, self.metrics.clone()));

@@ -331,6 +331,12 @@ impl Node {
 }
 
 impl Shared {
+    /// A write of this node's own; refused when another leads.
+    pub(crate) async fn write_as_leader(&self, running: &Running, request: WriteRequest) -> Result<Written> {
+        self.check_writable(running, &request.command)?;
+        self.write_here(running, request).await
+    }
+
     /// Refuses early what could not succeed; nothing has been changed then.
     fn check_writable(&self, running: &Running, command: &Command) -> Result<()> {
         if self.is_draining() {

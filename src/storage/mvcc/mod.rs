@@ -184,6 +184,12 @@ impl Store {
         self.inner.shared.state.read().revision
     }
 
+    /// The newest revision, and the oldest that can be read (0: all).
+    pub fn revisions(&self) -> (Revision, Revision) {
+        let state = self.inner.shared.state.read();
+        (state.revision, state.compacted)
+    }
+
     pub fn get(&self, key: &[u8], at: Option<Revision>) -> Result<Option<KeyValue>, ReadError> {
         self.inner.shared.get(key, at)
     }
