@@ -20,8 +20,6 @@ pub enum Refused {
     TooManyOps,
     #[error("etcdserver: duplicate key given in txn request")]
     DuplicateKey,
-    #[error("etcdserver: invalid sort option")]
-    InvalidSortOption,
     #[error("etcdserver: mvcc: required revision has been compacted")]
     Compacted,
     #[error("etcdserver: mvcc: required revision is a future revision")]
@@ -50,7 +48,6 @@ impl Refused {
             | Refused::LeaseProvided
             | Refused::TooManyOps
             | Refused::DuplicateKey
-            | Refused::InvalidSortOption
             | Refused::RequestTooLarge => Code::InvalidArgument,
             Refused::Compacted | Refused::FutureRevision | Refused::LeaseTtlTooLarge => Code::OutOfRange,
             Refused::LeaseNotFound => Code::NotFound,
