@@ -150,6 +150,8 @@ impl Api {
             }
         };
         let place = lined_up.place.clone();
+        // A place at the head that was there before is held by an earlier call of this lease.
+        let ours = lined_up.found.is_none() || !lined_up.first;
         let work = async {
             if !lined_up.first {
                 self.await_turn(&line, &place).await?;
@@ -159,10 +161,11 @@ impl Api {
         let result = tokio::select! { biased;
             result = work => result,
             refused = self.keep_own_lease(&place) => Err(refused),
-            () = caller.gone() => return self.leave(&place).await,
+            () = caller.gone() => Err(Refused::SessionExpired),
         };
         let served = result.is_ok();
-        if !caller.answer(result.map_err(Refused::in_service)) || !served {
+        let told = caller.answer(result.map_err(Refused::in_service));
+        if ours && !(served && told) {
             self.leave(&place).await;
         }
     }
@@ -202,26 +205,23 @@ impl Api {
         Ok(LinedUp { place, first, found, header: self.header_in_term(revision, term) })
     }
 
-    /// Returns when everybody who came before is gone. This member's store is enough to know:
-    /// nobody can come before any more, and who is gone stays gone.
+    /// Returns when everybody who came before is gone, or this place itself is. This member's
+    /// store is enough to know: nobody can come before any more, and who is gone stays gone.
     async fn await_turn(&self, line: &Line, place: &Place) -> Result<()> {
         self.node.read_barrier(Consistency::Local, Some(place.created), self.timeout()).await?;
         while let Some(before) = line.before(self.node.store(), place.created)? {
-            let gone = |store: &Store| match store.get(&before.key, None) {
-                Ok(Some(now)) if now.create_revision == before.create_revision => None,
-                Ok(_) => Some(Ok(())),
-                Err(error) => Some(Err(error)),
-            };
-            self.node.look_until(gone).await??;
+            let place_is_lost = self.node.look_until(|store| change(store, &before, place)).await??;
+            if place_is_lost {
+                break;
+            }
         }
         Ok(())
     }
 
-    /// The contender's key as it is now; `None` when it went with its lease.
+    /// Whether the contender's key is still there: it goes with its lease.
     pub async fn holds(&self, place: &Place) -> Result<bool> {
         self.readable(false).await?;
-        let now = self.node.store().get(&place.key, None)?;
-        Ok(now.is_some_and(|now| now.create_revision == place.created))
+        Ok(is_there(self.node.store(), &place.key, place.created)?)
     }
 
     /// Returns when the lease made for this place is lost; never for a caller's lease.
@@ -247,6 +247,24 @@ impl Api {
                 self.conditionally(txn).await.map(drop)
             }
         };
+    }
+}
+
+fn is_there(store: &Store, key: &[u8], created: Revision) -> Result<bool, ReadError> {
+    Ok(store.get(key, None)?.is_some_and(|now| now.create_revision == created))
+}
+
+/// What a contender waits for: `true` when its own place is lost, `false` when the one
+/// before it is free.
+fn change(store: &Store, before: &KeyValue, place: &Place) -> Option<Result<bool, ReadError>> {
+    match is_there(store, &before.key, before.create_revision) {
+        Ok(false) => Some(Ok(false)),
+        Ok(true) => match is_there(store, &place.key, place.created) {
+            Ok(true) => None,
+            Ok(false) => Some(Ok(true)),
+            Err(error) => Some(Err(error)),
+        },
+        Err(error) => Some(Err(error)),
     }
 }
 
