@@ -25,6 +25,7 @@ mod drain;
 mod forward;
 mod hello;
 mod identity;
+mod leaderless;
 mod narrate;
 mod patience;
 pub mod peer_service;
@@ -33,6 +34,7 @@ mod rejoin;
 mod runs;
 mod state_check;
 mod status;
+pub mod watch;
 mod wire;
 mod write;
 
@@ -102,6 +104,8 @@ pub(crate) struct Shared {
     store: Store,
     runs: Runs,
     checks: state_check::Checks,
+    watching: watch::Hub,
+    leaderless: leaderless::Leaderless,
     /// Whom this node found behind its peer URLs.
     acquaintances: Mutex<Vec<Acquaintance>>,
     phase: RwLock<Phase>,
@@ -166,8 +170,11 @@ impl Node {
             false => faults::Faults::default(),
         };
         let checks = state_check::Checks::new(config.hash_check_interval, identity.alarm.clone());
+        let watching = watch::Hub::new(store.clone(), metrics.clone(), watch::limits::Limits::default());
         let shared = Shared {
             faults,
+            watching,
+            leaderless: leaderless::Leaderless::default(),
             disk_faults,
             checks,
             config,
@@ -364,6 +371,8 @@ impl Shared {
         tasks.spawn(confirmer);
         tasks.spawn(election::drive(running.consensus.clone(), config.election, self.metrics.clone()));
         tasks.spawn(narrate::narrate(running.consensus.clone(), config.election));
+        tasks.spawn(self.clone().feed_watchers(running.clone()));
+        tasks.spawn(self.clone().look_for_leader());
         tasks.spawn(recover(running.clone()));
         tasks.spawn(rejoin::stay_a_voter(self.clone(), running.clone()));
         tasks.spawn(rejoin::finish_half_done_changes(running.clone()));
@@ -408,6 +417,11 @@ impl Shared {
                 }
             }
         }
+    }
+
+    async fn feed_watchers(self: Arc<Self>, running: Arc<Running>) {
+        let applied = running.consensus.watch_applied();
+        self.watching.feed(applied, || self.checks.alarm().is_none()).await;
     }
 
     async fn watch_the_room(self: Arc<Self>) {

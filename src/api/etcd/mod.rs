@@ -1,5 +1,7 @@
 //! etcd's services, for its clients: the same names, texts and meanings, on the same store.
 //!
+//! A stream of [`watch`]es is served by the node's hub; the rest are unary.
+//!
 //! A unary call goes through [`Api::unary`]: it is admitted, timed, and its error mapped;
 //! in between a handler checks the request as etcd does, makes one call on the node, and
 //! fills the reply with a [`header`]. Any member answers: writes and linearizable reads
@@ -14,6 +16,7 @@ mod convert;
 mod error;
 mod header;
 mod kv;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,10 +56,16 @@ struct Api {
 pub fn router(node: Node, admission: Arc<Admission>) -> axum::Router {
     let api = Api { node, admission };
     let read_bytes = MAX_REQUEST_BYTES + REQUEST_OVERHEAD_BYTES;
-    let kv = KvServer::new(kv::Kv(api))
+    let kv = KvServer::new(kv::Kv(api.clone()))
         .max_decoding_message_size(read_bytes)
         .max_encoding_message_size(usize::MAX);
-    axum::Router::new().route_service("/etcdserverpb.KV/{*rpc}", kv)
+    axum::Router::new()
+        .route_service("/etcdserverpb.KV/{*rpc}", kv)
+        .route_service(watch::PATH, watch::service(api, read_bytes))
+}
+
+fn wants_leader<Q>(request: &Request<Q>) -> bool {
+    request.metadata().get(REQUIRE_LEADER).is_some_and(|value| value == "true")
 }
 
 impl Api {
@@ -87,8 +96,11 @@ impl Api {
 
     /// Refuses a call that wants a member with a leader, when this one knows none.
     fn require_leader<Q>(&self, request: &Request<Q>) -> Result<()> {
-        let asked = request.metadata().get(REQUIRE_LEADER).is_some_and(|value| value == "true");
-        if asked && self.node.standing().leader.is_none() { Err(Refused::NoLeader) } else { Ok(()) }
+        if wants_leader(request) && self.node.standing().leader.is_none() {
+            Err(Refused::NoLeader)
+        } else {
+            Ok(())
+        }
     }
 
     fn timeout(&self) -> Duration {
