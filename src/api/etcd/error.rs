@@ -142,6 +142,26 @@ impl From<ReadError> for Refused {
     }
 }
 
+/// A message that is too large to be read is refused by the transport; etcd's says it with
+/// another code, by which clients tell.
+pub fn as_go_says(mut response: http::Response<axum::body::Body>) -> http::Response<axum::body::Body> {
+    const TOO_LARGE: &str = "Error, decoded message length too large";
+    // Only a refusal has its status in the head.
+    if response.headers().contains_key(Status::GRPC_STATUS)
+        && let Some(status) = Status::from_header_map(response.headers())
+        && status.code() == Code::OutOfRange
+        && status.message().starts_with(TOO_LARGE)
+    {
+        let numbers: Vec<&str> = status.message().split(|c: char| !c.is_ascii_digit()).collect();
+        let mut numbers = numbers.into_iter().filter(|number| !number.is_empty());
+        let (found, limit) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+        let text = format!("grpc: received message larger than max ({found} vs. {limit})");
+        // The text is ASCII; if it could not be a header, the old one would stay.
+        let _ = Status::resource_exhausted(text).add_header(response.headers_mut());
+    }
+    response
+}
+
 /// A reply that does not fit its command: a fault of ours.
 pub fn mixed_up() -> Refused {
     Refused::Other(Error::Unknown { why: "a write was answered with another write's reply".to_owned() })

@@ -97,6 +97,7 @@ fn services(api: Api) -> axum::Router {
         .route_service("/etcdserverpb.Maintenance/{*rpc}", maintenance)
         .route_service("/grpc.health.v1.Health/{*rpc}", HealthServer::new(health::Health(api)))
         .merge(reflection::router())
+        .layer(axum::middleware::map_response(async |response| error::as_go_says(response)))
 }
 
 impl Api {
