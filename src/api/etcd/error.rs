@@ -60,6 +60,11 @@ impl Refused {
         }
     }
 
+    /// It may have taken effect, or may yet.
+    pub fn may_have_happened(&self) -> bool {
+        matches!(self, Refused::Other(Error::Unknown { .. }))
+    }
+
     fn code(&self) -> Code {
         match self {
             Refused::EmptyKey
