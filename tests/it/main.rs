@@ -8,6 +8,7 @@ mod bootstrap;
 mod damage;
 mod disk_faults;
 mod docs;
+mod etcd_watch;
 mod faults;
 mod hostile;
 mod http_contract;
