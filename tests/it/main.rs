@@ -8,6 +8,7 @@ mod bootstrap;
 mod damage;
 mod disk_faults;
 mod docs;
+mod etcd_kv;
 mod etcd_leases;
 mod etcd_locks;
 mod etcd_watch;

@@ -49,6 +49,10 @@ impl Request {
         request.header("content-type", "application/json")
     }
 
+    pub fn post(target: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        Self::new(Method::POST, target).body(body)
+    }
+
     pub fn delete(target: impl Into<String>) -> Self {
         Self::new(Method::DELETE, target)
     }
