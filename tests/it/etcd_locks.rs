@@ -172,14 +172,14 @@ async fn an_election_has_one_leader_that_all_observe() {
 
 /// Enough for continuous integration; `BELLWETHER_LOCK_ROUNDS=50` is a long form.
 const DEFAULT_ROUNDS: u64 = 4;
-const CONTENDERS: usize = 8;
+const CONTENDERS: usize = 6;
 /// Their lease: short, so that it ends under those that a fault keeps from renewing it.
-const CONTENDERS_TTL_S: i64 = 3;
+const CONTENDERS_TTL_S: i64 = 4;
 /// One request of a contender; then it tries again with another node.
 const CONTENDERS_PATIENCE: Duration = Duration::from_secs(4);
 const HOLD: Duration = Duration::from_millis(20);
 /// Writes of holders between two faults.
-const WRITES_A_ROUND: i64 = 10;
+const WRITES_A_ROUND: i64 = 5;
 
 /// Takes the lock, writes its create revision behind the fence, and lets go, over and over,
 /// through any node. What goes wrong on the way is the faults' doing.
@@ -214,7 +214,7 @@ async fn fenced_writes(cluster: &Cluster) -> i64 {
 
 async fn wait_progress(cluster: &Cluster) {
     let goal = fenced_writes(cluster).await + WRITES_A_ROUND;
-    eventually(PATIENCE * 2, || async {
+    eventually(PATIENCE * 4, || async {
         let now = fenced_writes(cluster).await;
         if now >= goal { Ok(()) } else { Err(format!("{now} of {goal} writes of holders")) }
     })

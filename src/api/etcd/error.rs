@@ -60,9 +60,26 @@ impl Refused {
         }
     }
 
-    /// It may have taken effect, or may yet.
-    pub fn may_have_happened(&self) -> bool {
-        matches!(self, Refused::Other(Error::Unknown { .. }))
+    /// A moment later it may be over: the leader did not answer, or had too much to do, or
+    /// there was none. What does no harm twice may be tried again.
+    pub fn is_passing(&self) -> bool {
+        let Refused::Other(error) = self else { return false };
+        matches!(
+            error,
+            Error::Unknown { .. }
+                | Error::Overloaded { .. }
+                | Error::NotLeader { .. }
+                | Error::NoQuorum { .. }
+        )
+    }
+
+    /// As a stream tells it. etcd's clients open a stream again when it ended for want of
+    /// time, but for good when there were too many requests: they would let a lease end.
+    pub fn in_stream(self) -> Self {
+        match self {
+            Refused::Other(Error::Overloaded { why, .. }) => Refused::Other(Error::ReadTimeout { why }),
+            other => other,
+        }
     }
 
     fn code(&self) -> Code {
@@ -177,5 +194,23 @@ pub fn status_class(status: &Status) -> &'static str {
     match status.code() {
         Code::Unavailable | Code::Internal | Code::DataLoss | Code::Unknown | Code::DeadlineExceeded => "5xx",
         _ => "4xx",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_that_ends_in_a_crowd_is_opened_again() {
+        let crowded = || {
+            let (why, retry_after) = ("a crowd".to_owned(), Duration::from_secs(1));
+            Refused::Other(Error::Overloaded { why, retry_after })
+        };
+        assert_eq!(Status::from(crowded().in_stream()).code(), Code::Unavailable);
+        assert_eq!(Status::from(crowded()).code(), Code::ResourceExhausted, "the twin");
+        assert_eq!(Status::from(Refused::LeaseNotFound.in_stream()).code(), Code::NotFound);
     }
 }

@@ -1,5 +1,7 @@
 //! The Lease service.
 
+use std::time::Duration;
+
 use futures::StreamExt;
 use rand::Rng;
 use tokio::time::Instant;
@@ -27,6 +29,8 @@ const MAX_PIPELINED: usize = 64;
 const MS_PER_SECOND: u64 = 1000;
 /// A keep-alive without an answer for so many election timeouts is tried again.
 const RENEWAL_TIMEOUTS: u32 = 2;
+/// Before that: a leader that has too much to do answers at once.
+const RENEWAL_PAUSE: Duration = Duration::from_millis(50);
 
 pub struct Lease(pub Api);
 
@@ -49,7 +53,7 @@ impl Service for Lease {
         let api = self.0.clone();
         let renew = move |request: Result<LeaseKeepAliveRequest, Status>| {
             let api = api.clone();
-            async move { Ok(api.lease_keep_alive(request?.id).await?) }
+            async move { Ok(api.lease_keep_alive(request?.id).await.map_err(Refused::in_stream)?) }
         };
         self.0.stream(request, |requests| requests.map(renew).buffered(MAX_PIPELINED))
     }
@@ -108,7 +112,7 @@ impl Api {
     }
 
     /// How many seconds it has, from now. Twice does no harm, so it alone is tried again when
-    /// the leader does not answer: by then another may lead, and the lease goes on.
+    /// the leader does not answer, or is busy: later another may lead, and the lease goes on.
     pub async fn lease_renew(&self, id: i64) -> Result<i64> {
         let deadline = Instant::now() + self.timeout();
         loop {
@@ -117,8 +121,8 @@ impl Api {
             match self.write_within(attempt, Op::LeaseRenew(LeaseRenew { id })).await {
                 Ok((Reply::Lease { ttl_s, .. }, _)) => return Ok(ttl_s),
                 Ok(_) => return Err(mixed_up()),
-                Err(refused) if attempt == left || !refused.may_have_happened() => return Err(refused),
-                Err(_) => {}
+                Err(refused) if attempt == left || !refused.is_passing() => return Err(refused),
+                Err(_) => tokio::time::sleep(RENEWAL_PAUSE).await,
             }
         }
     }

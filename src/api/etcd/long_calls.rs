@@ -99,8 +99,8 @@ impl Api {
         T: Send + 'static,
         S: Stream<Item = Result<T, Status>> + Send + 'static,
     {
-        let permit = self.long_calls.enter()?;
-        drop(self.enter(&request)?);
+        let permit = self.long_calls.enter().map_err(Refused::in_stream)?;
+        drop(self.enter(&request).map_err(Refused::in_stream)?);
         let (node, asked) = (self.node.clone(), requires_leader(&request));
         let replies = replies(request.into_inner());
         Ok(Response::new(Box::pin(async_stream::stream! {
