@@ -2,7 +2,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(["proto/etcd/kv.proto"], ["proto"])?;
+    let descriptors = protox::compile(["proto/etcd/kv.proto", "proto/etcd/watch.proto"], ["proto"])?;
     tonic_prost_build::configure()
         .bytes(".")
         .build_client(true)

@@ -88,6 +88,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<RaftEntry>> {
         let entries = self.log.read(start..end, MAX_REPLICATION_BYTES)?;
+        // Purged since it was asked for. Later entries alone would be sent as if they
+        // followed directly; with none it sends a heartbeat, and looks again.
+        if entries.first().is_some_and(|first| first.id.index != start) {
+            return Ok(Vec::new());
+        }
         entries.into_iter().map(from_log_entry).collect()
     }
 }

@@ -32,6 +32,8 @@ enum Command {
     Load(LoadArgs),
     /// Measure the small durable writes that a disk takes a second
     Fsync(FsyncArgs),
+    /// Count the events that reach the watchers of one node while it is written to
+    FanOut(crate::fan_out::FanOut),
     /// Put more writers on a cluster than it serves, and see that it bears them
     Overload(crate::overload::Overload),
     /// Start clusters of Bellwether and etcd by turns, measure both, write the page
@@ -44,6 +46,7 @@ impl Cli {
         match self.command {
             Command::Load(args) => runtime.block_on(args.run()),
             Command::Fsync(args) => args.run(),
+            Command::FanOut(fan_out) => runtime.block_on(fan_out.run()),
             Command::Overload(overload) => runtime.block_on(overload.run()),
             Command::Compare(compare) => runtime.block_on(compare.run()),
         }

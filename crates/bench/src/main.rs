@@ -1,10 +1,11 @@
 //! `bellwether-bench`: how fast, how costly, and how that compares with etcd.
 //!
-//! Four subcommands, from the bottom up:
+//! Five subcommands, from the bottom up:
 //!
 //! - `fsync` asks what the disk can do, which bounds every durable write ([`probe::fsync`]);
 //! - `load` drives one running cluster, Bellwether or etcd, with closed-loop clients
 //!   ([`load`]) through a [`target`];
+//! - `fan-out` watches a prefix on one node while it writes there ([`fan_out`]);
 //! - `overload` starts a cluster, puts ten times more writers on it than it serves, and fails
 //!   when a bound is broken ([`overload`]);
 //! - `compare` starts [`cluster`]s of both by turns, loads them with the same generator,
@@ -17,6 +18,7 @@
 mod cli;
 mod cluster;
 mod compare;
+mod fan_out;
 mod load;
 mod overload;
 mod probe;

@@ -106,7 +106,7 @@ impl WatchStream {
         let mut state = inner.state.lock();
         match read {
             Ok((events, upto)) => Ok(state.caught_up(page.watcher, events, upto)),
-            Err(ReadError::Compacted { oldest }) => Ok(Some(state.compacted(page.watcher, oldest + 1))),
+            Err(ReadError::Compacted { oldest }) => Ok(Some(state.compacted(page.watcher, oldest))),
             // The node is about to end; it says why elsewhere.
             Err(ReadError::Failed(_) | ReadError::Future { .. }) => Err(Ended::Stopping),
         }

@@ -230,7 +230,8 @@ impl Store {
         self.inner.shared.changes_since(after, limit)
     }
 
-    /// Changes with a revision above `after`, oldest first, a page of them.
+    /// Changes with a revision above `after`, oldest first, a page of them. They may begin
+    /// with those at the compacted revision.
     pub fn history(&self, after: Revision, limit: PageLimit) -> Result<HistoryPage, ReadError> {
         self.inner.shared.history(after, limit)
     }

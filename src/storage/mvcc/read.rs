@@ -42,6 +42,10 @@ impl Shared {
     }
 
     pub fn changes_since(&self, after: Revision, limit: usize) -> Result<Vec<Change>, ReadError> {
+        let compacted = self.state.read().compacted;
+        if after < compacted {
+            return Err(ReadError::Compacted { oldest: compacted });
+        }
         let limit = PageLimit { rows: limit, bytes: usize::MAX };
         Ok(self.history(after, limit)?.rows.into_iter().map(|row| row.change).collect())
     }
@@ -50,7 +54,8 @@ impl Shared {
         let mut page = Page::new(limit);
         let (tail, view, revision) = {
             let state = self.state.read();
-            if after < state.compacted {
+            // The changes at the compacted revision itself are kept.
+            if after.saturating_add(1) < state.compacted {
                 return Err(ReadError::Compacted { oldest: state.compacted });
             }
             let view_has_some = after < state.view.meta.revision;

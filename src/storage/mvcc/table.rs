@@ -5,6 +5,7 @@
 //! transaction over all.
 
 use std::io;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -125,6 +126,15 @@ impl Meta {
     pub fn set_swept(&mut self, upto: RowId) {
         self.swept_revision = upto.revision;
         self.swept_sub = upto.sub;
+    }
+
+    /// Where a sweep goes on. A finished one has left the tombstones of its last revision.
+    pub fn sweep_start(&self) -> Bound<(u64, u32)> {
+        let swept = self.swept();
+        match swept == RowId::last_of(swept.revision) {
+            true => Bound::Included(RowId::first_of(swept.revision).to_key()),
+            false => Bound::Excluded(swept.to_key()),
+        }
     }
 
     /// Whether compaction has rows left to look at.

@@ -195,23 +195,24 @@ impl Flusher {
 }
 
 /// Removes rows that a later row, at or before the compacted revision, replaced, and
-/// tombstones up to there. Each row names the one it replaced, so looking once at each
+/// tombstones before there. Each row names the one it replaced, so looking once at each
 /// row up to the compacted revision finds all of them.
 fn sweep_step(rows: &mut RowsWriter<'_>, meta: &mut Meta) -> io::Result<Vec<Swept>> {
     if !meta.needs_sweep() {
         return Ok(Vec::new());
     }
     let end = RowId::last_of(meta.compacted);
-    let after = (std::ops::Bound::Excluded(meta.swept().to_key()), std::ops::Bound::Included(end.to_key()));
+    let range = (meta.sweep_start(), std::ops::Bound::Included(end.to_key()));
     let mut gone = Vec::new();
     let mut reached = end;
-    for (seen, entry) in rows.range(after).map_err(redb_error)?.enumerate() {
+    for (seen, entry) in rows.range(range).map_err(redb_error)?.enumerate() {
         let (id, encoded) = entry.map_err(redb_error)?;
         let id = RowId::from_key(id.value());
         let row = RowRef::decode(encoded.value())?;
         let key = Bytes::copy_from_slice(row.key);
         gone.extend(row.previous.map(|previous| (key.clone(), previous)));
-        if row.is_tombstone() {
+        // At the compacted revision itself it is history that can still be asked for.
+        if row.is_tombstone() && id.revision < meta.compacted {
             gone.push((key, id));
         }
         if seen + 1 == SWEEP_ROWS {

@@ -177,6 +177,7 @@ async fn below_the_compacted_revision_there_is_nothing_to_watch() {
     assert_eq!(cancelled.cancel_reason, "etcdserver: mvcc: required revision has been compacted");
     // Where it says that one may begin, one may.
     let oldest = cancelled.compact_revision;
+    assert_eq!(oldest, 6);
     watch.created(WatchCreateRequest { start_revision: oldest, ..key("a") }).await;
     let mut next = oldest;
     while next <= 11 {

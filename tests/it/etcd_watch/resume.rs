@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use bellwether::proto::etcdserverpb::WatchCreateRequest;
 use tonic::{Code, Status};
 
-use crate::support::{Cluster, Etcd, Lab, Watch, cut, eventually};
-use crate::support::{PATIENCE, PATIENT};
+use crate::support::{Cluster, Etcd, PATIENCE, PATIENT, Watch, eventually};
 
 /// Writes between two kills.
 const WRITES: i64 = 60;
@@ -174,7 +173,7 @@ async fn nodes_are_killed_and_nobody_misses_a_change_or_hears_it_twice() {
     assert!(resumed > 0, "no stream was ever broken");
 }
 
-/// A member that was cut off for so long that it gets a snapshot: those who watch it hear
+/// A member that was stopped for so long that it gets a snapshot: those who watch it hear
 /// every change all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_snapshot_under_open_watches_skips_nothing() {
@@ -184,23 +183,20 @@ async fn a_snapshot_under_open_watches_skips_nothing() {
         ("LOG_SEGMENT_BYTES", "65536"),
         PATIENT,
     ];
-    let lab = Lab::started_with(PURGES).await;
-    let cluster = &lab.cluster;
+    let cluster = Cluster::started(3, PURGES).await;
     let leader = cluster.wait_leader().await;
-    let cut_off = (leader + 1) % 3;
-    let mut watch =
-        Etcd::connect(cluster.port(cut_off)).await.expect("it listens").watch().await.expect("served");
+    let stopped = (leader + 1) % 3;
+    let etcd = Etcd::connect(cluster.port(stopped)).await.expect("it listens");
+    let mut watch = etcd.watch().await.expect("served");
     watch.created(from(0)).await;
-    for peer in lab.others(cut_off) {
-        lab.spoil(cut_off, peer, cut()).await;
-    }
+    cluster.pause(stopped);
     let etcd = Etcd::connect(cluster.port(leader)).await.expect("it listens");
     let padding = "x".repeat(1_000);
     let mut last = 0;
     for n in 0..400 {
         last = etcd.write(format!("{PREFIX}{}", n % 7), format!("{n} {padding}")).await.expect("written");
     }
-    lab.heal().await;
+    cluster.resume(stopped);
     let mut next = 2;
     while next <= last {
         for event in watch.next().await.events {
@@ -208,7 +204,7 @@ async fn a_snapshot_under_open_watches_skips_nothing() {
             next += 1;
         }
     }
-    let log = std::fs::read_to_string(cluster.log_path(cluster.name(cut_off))).expect("a log");
+    let log = std::fs::read_to_string(cluster.log_path(cluster.name(stopped))).expect("a log");
     assert!(log.contains("installed a snapshot"), "no snapshot was needed");
-    lab.expect_whole().await;
+    cluster.wait_equal_hashes().await;
 }

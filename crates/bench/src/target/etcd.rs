@@ -11,7 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::{Freshness, Route, Session, Target, node_of};
 
 #[allow(missing_docs, clippy::all)]
-mod proto {
+pub mod proto {
     tonic::include_proto!("etcdserverpb");
 }
 

@@ -21,11 +21,21 @@ async fn superseded_rows_and_tombstones_go_and_the_rest_stays() {
     bench.apply(vec![put("kept", "3"), compact(at)]);
     bench.flush_all().await;
     sweep_to_the_end(&bench).await;
-    // "kept" as it was at the compaction, and as it is now.
-    assert_eq!(rows_in_table(&bench.store), 2);
+    // "kept" as it was at the compaction, and as it is now; and the deletion, which is
+    // what happened at that revision.
+    assert_eq!(rows_in_table(&bench.store), 3);
+    let limit = PageLimit { rows: 1, bytes: usize::MAX };
+    let page = bench.store.history(at - 1, limit).expect("the compacted revision is kept");
+    assert_eq!(page.rows[0].change, Change::Delete { key: "gone".into(), revision: at });
+    assert!(bench.store.history(at - 2, limit).is_err());
     assert_eq!(bench.store.get(b"gone", None), Ok(None));
     let kept = bench.store.get(b"kept", Some(at)).expect("readable").expect("there");
     assert_eq!((&kept.value[..], kept.version), (&b"2"[..], 2));
+    // The next compaction takes that, too.
+    bench.apply(vec![compact(at + 1)]);
+    bench.flush_all().await;
+    sweep_to_the_end(&bench).await;
+    assert_eq!(rows_in_table(&bench.store), 1);
 }
 
 #[tokio::test]
