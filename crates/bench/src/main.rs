@@ -15,7 +15,6 @@
 //! measures, so it has to be small, and says itself what it cost.
 
 mod cli;
-mod cluster;
 mod compare;
 mod load;
 mod overload;
@@ -24,6 +23,7 @@ mod target;
 
 use std::process::ExitCode;
 
+use bellwether_bench::cluster;
 use clap::Parser;
 
 fn main() -> ExitCode {
