@@ -26,6 +26,7 @@ mod forward;
 mod hello;
 mod history;
 mod identity;
+mod leases;
 mod narrate;
 mod patience;
 pub mod peer_service;
@@ -34,6 +35,7 @@ mod rejoin;
 mod runs;
 mod state_check;
 mod status;
+mod waiting;
 mod wire;
 mod write;
 
@@ -127,6 +129,7 @@ pub(crate) struct Running {
     cluster: ClusterId,
     writes: write::WriteQueue,
     reads: read::ReadIndexes,
+    clocks: write::Clocks,
     /// Everything applied before the last stop is applied again.
     recovered: AtomicBool,
     /// When local reads stop waiting for that.
@@ -355,12 +358,15 @@ impl Shared {
             Consensus::start(options, &self.world, self.log.clone(), self.store.clone(), self.faults.clone());
         let started = started.await;
         let (consensus, refusals) = started.map_err(Exit::failed)?;
-        let (writes, batcher) = write::WriteQueue::new(consensus.clone(), self.world.clock.clone());
-        let (reads, confirmer) = read::ReadIndexes::new(consensus.clone());
+        let lease = leases::LeaseClock::new(consensus.clone(), self.store.clone());
+        let clocks = write::Clocks { wall: self.world.clock.clone(), lease: lease.clone() };
+        let (writes, batcher) = write::WriteQueue::new(consensus.clone(), clocks.clone());
+        let (reads, confirmer) = read::ReadIndexes::new(consensus.clone(), lease);
         let running = Arc::new(Running {
             cluster,
             writes,
             reads,
+            clocks,
             recovered: AtomicBool::new(false),
             recovery_deadline: tokio::time::Instant::now() + read::RECOVERY_WAIT,
             rejoining: rejoin::Guard::default(),
@@ -379,6 +385,7 @@ impl Shared {
         tasks.spawn(history::compact(self.clone(), running.clone()));
         tasks.spawn(batcher);
         tasks.spawn(confirmer);
+        tasks.spawn(leases::look_after(self.clone(), running.clone()));
         tasks.spawn(election::drive(running.consensus.clone(), config.election, self.metrics.clone()));
         tasks.spawn(narrate::narrate(running.consensus.clone(), config.election));
         tasks.spawn(recover(running.clone()));

@@ -20,7 +20,7 @@ fn is_for_want_of_a_leader(error: &Error) -> bool {
 }
 
 /// Tries until the answer is not for want of a leader, or the time is over.
-async fn once_led<T, F: Future<Output = Result<T>>>(
+pub(super) async fn once_led<T, F: Future<Output = Result<T>>>(
     timeout: Duration,
     attempt: impl Fn(Duration) -> F,
 ) -> Result<T> {

@@ -16,6 +16,7 @@ use crate::proto::peer as pb;
 use crate::proto::peer::peer_server::{Peer, PeerServer};
 use crate::types::{ClusterId, LogId, MemberId};
 
+use super::read::ReadIndex;
 use super::runs::{Runs, Verdict};
 use super::{Node, Running, Shared, WriteRequest, forward, hello, rejoin};
 
@@ -205,10 +206,11 @@ impl Peer for PeerService {
         let admitted = self.node.shared.admit(request.into_inner().header).await?;
         let answering = async {
             Ok(match admitted.running.reads.get_as_leader().await {
-                Ok(index) => {
-                    pb::ReadIndexReply { read: Some(pb::LogId { term: 0, index }), refused: String::new() }
+                Ok(ReadIndex { index, lease_clock_ms }) => {
+                    let read = Some(pb::LogId { term: 0, index });
+                    pb::ReadIndexReply { read, lease_clock_ms, refused: String::new() }
                 }
-                Err(why) => pb::ReadIndexReply { read: None, refused: why },
+                Err(why) => pb::ReadIndexReply { read: None, lease_clock_ms: 0, refused: why },
             })
         };
         admitted.answer(answering).await

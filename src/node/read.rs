@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::proto::peer as pb;
 use crate::types::{Consistency, LogIndex, MemberId, Revision};
 
+use super::leases::LeaseClock;
 use super::{Node, Running, Shared};
 
 /// Local reads wait so long after a restart for recovery; then they are refused until it
@@ -32,7 +33,16 @@ pub(crate) enum ReadFailure {
     NoQuorum(String),
 }
 
-type Outcome = std::result::Result<LogIndex, ReadFailure>;
+/// What the leader says to a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ReadIndex {
+    /// Must be applied before the read.
+    pub index: LogIndex,
+    /// What the lease clock showed.
+    pub lease_clock_ms: u64,
+}
+
+type Outcome = std::result::Result<ReadIndex, ReadFailure>;
 
 /// Gathers reads into rounds: a round serves exactly those that came before it began.
 pub(crate) struct ReadIndexes {
@@ -41,9 +51,9 @@ pub(crate) struct ReadIndexes {
 }
 
 impl ReadIndexes {
-    pub fn new(consensus: Consensus) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    pub fn new(consensus: Consensus, clock: LeaseClock) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, waiting) = mpsc::unbounded_channel();
-        (Self { queue, consensus: consensus.clone() }, rounds(consensus, waiting))
+        (Self { queue, consensus: consensus.clone() }, rounds(consensus, clock, waiting))
     }
 
     /// What must be applied before a read that begins now.
@@ -55,7 +65,7 @@ impl ReadIndexes {
     }
 
     /// The same, for a follower that believes that this node leads.
-    pub async fn get_as_leader(&self) -> std::result::Result<LogIndex, String> {
+    pub async fn get_as_leader(&self) -> std::result::Result<ReadIndex, String> {
         if self.consensus.standing().0.leader.is_some_and(|leader| leader != self.consensus.me()) {
             return Err("this node does not lead".to_owned());
         }
@@ -66,10 +76,14 @@ impl ReadIndexes {
     }
 }
 
-async fn rounds(consensus: Consensus, mut waiting: mpsc::UnboundedReceiver<oneshot::Sender<Outcome>>) {
+async fn rounds(
+    consensus: Consensus,
+    clock: LeaseClock,
+    mut waiting: mpsc::UnboundedReceiver<oneshot::Sender<Outcome>>,
+) {
     let mut round = Vec::new();
     while waiting.recv_many(&mut round, usize::MAX).await > 0 {
-        let outcome = match tokio::time::timeout(ROUND_TIMEOUT, one_round(&consensus)).await {
+        let outcome = match tokio::time::timeout(ROUND_TIMEOUT, one_round(&consensus, &clock)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ReadFailure::NoQuorum(format!("no quorum answered within {ROUND_TIMEOUT:?}"))),
         };
@@ -85,13 +99,13 @@ async fn rounds(consensus: Consensus, mut waiting: mpsc::UnboundedReceiver<onesh
     }
 }
 
-async fn one_round(consensus: &Consensus) -> Outcome {
+async fn one_round(consensus: &Consensus, clock: &LeaseClock) -> Outcome {
     let (standing, fresh) = consensus.standing();
     match standing.leader {
         Some(leader) if leader != consensus.me() => ask_leader(consensus, leader).await,
         None if !fresh => Err(ReadFailure::NoQuorum("no leader is known".to_owned())),
         _ => match consensus.confirm_leadership().await {
-            Ok(at) => Ok(at.index),
+            Ok(at) => Ok(ReadIndex { index: at.index, lease_clock_ms: clock.now_ms() }),
             Err(ConfirmError::NotLeader) => Err(ReadFailure::NotLeader),
             Err(error) => Err(ReadFailure::NoQuorum(error.to_string())),
         },
@@ -107,7 +121,9 @@ async fn ask_leader(consensus: &Consensus, leader: MemberId) -> Outcome {
         Err(status) => Err(no_quorum(peer.failed(Lane::Control, &status).await)),
         Ok(response) => {
             let reply = response.into_inner();
-            reply.read.map(|at| at.index).ok_or(ReadFailure::NoQuorum(reply.refused))
+            let lease_clock_ms = reply.lease_clock_ms;
+            let read = reply.read.map(|at| ReadIndex { index: at.index, lease_clock_ms });
+            read.ok_or(ReadFailure::NoQuorum(reply.refused))
         }
     }
 }
@@ -124,7 +140,7 @@ impl Node {
         self.shared.checks.require_sound()?;
         let deadline = Instant::now() + timeout;
         match (consistency, self.shared.running()) {
-            (Consistency::Linearizable, _) => self.shared.linearize(deadline).await?,
+            (Consistency::Linearizable, _) => drop(self.shared.linearize(deadline).await?),
             // A log that is not read back yet, or an empty directory: what was shown before
             // is not here.
             (Consistency::Local, None) => {
@@ -167,21 +183,24 @@ impl Shared {
         }
     }
 
-    async fn linearize(&self, deadline: Instant) -> Result<()> {
+    /// Returns when every write that was acknowledged before this call is applied here, with
+    /// what the lease clock showed since.
+    pub(super) async fn linearize(&self, deadline: Instant) -> Result<u64> {
         let running = self.require_running()?;
         let timed_out = |why: &str| Error::ReadTimeout { why: why.to_owned() };
-        let index = match tokio::time::timeout_at(deadline, running.reads.get()).await {
-            Err(_) => return Err(timed_out("no quorum confirmed the leader in time")),
-            Ok(Err(ReadFailure::NotLeader)) => return Err(self.not_leader(&running)),
-            Ok(Err(ReadFailure::NoQuorum(why))) => {
-                return Err(Error::NoQuorum { role: running.consensus.role(), why });
-            }
-            Ok(Ok(index)) => index,
-        };
+        let ReadIndex { index, lease_clock_ms } =
+            match tokio::time::timeout_at(deadline, running.reads.get()).await {
+                Err(_) => return Err(timed_out("no quorum confirmed the leader in time")),
+                Ok(Err(ReadFailure::NotLeader)) => return Err(self.not_leader(&running)),
+                Ok(Err(ReadFailure::NoQuorum(why))) => {
+                    return Err(Error::NoQuorum { role: running.consensus.role(), why });
+                }
+                Ok(Ok(read)) => read,
+            };
         let mut applied = running.consensus.watch_applied();
         let reached = applied.wait_for(|applied| applied.is_some_and(|at| at.index >= index));
         match tokio::time::timeout_at(deadline, reached).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_)) => Ok(lease_clock_ms),
             Ok(Err(_)) => Err(Error::NotReady { why: "this node is stopping".to_owned() }),
             Err(_) => Err(timed_out("this node lags behind the leader")),
         }

@@ -24,6 +24,7 @@ use crate::proto::log::{Command, CommandBatch, Txn, command, txn_op};
 use crate::storage::mvcc::{Reply, TAIL_LIMIT_BYTES};
 use crate::types::{Ack, LogId, MemberName, Role};
 
+use super::leases::LeaseClock;
 use super::{Node, Running, Shared, status};
 
 /// The format of [`CommandBatch`].
@@ -126,12 +127,9 @@ pub(crate) struct WriteQueue {
 
 impl WriteQueue {
     /// The queue and the task that empties it.
-    pub fn new(
-        consensus: Consensus,
-        clock: Arc<dyn Clock>,
-    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    pub fn new(consensus: Consensus, clocks: Clocks) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, queued) = mpsc::unbounded_channel();
-        (Self { queue, load: Arc::default() }, gather(queued, consensus, clock))
+        (Self { queue, load: Arc::default() }, gather(queued, consensus, clocks))
     }
 
     fn submit(&self, command: Command, at_leader: bool) -> Result<oneshot::Receiver<Answer>> {
@@ -205,7 +203,7 @@ impl Gatherer {
 }
 
 /// The batcher: one proposal after the other, the next when the last is answered.
-async fn gather(queue: mpsc::UnboundedReceiver<Queued>, consensus: Consensus, clock: Arc<dyn Clock>) {
+async fn gather(queue: mpsc::UnboundedReceiver<Queued>, consensus: Consensus, clocks: Clocks) {
     let inflight = Arc::new(Semaphore::new(MAX_INFLIGHT_BATCHES));
     let mut gatherer = Gatherer { queue, held: None, crowd: 0, company: Timer::default() };
     let mut next_turn = Timer::default();
@@ -213,7 +211,7 @@ async fn gather(queue: mpsc::UnboundedReceiver<Queued>, consensus: Consensus, cl
         let Ok(permit) = inflight.clone().acquire_owned().await else { return };
         let Some(batch) = gatherer.next_batch().await else { return };
         let answered = batch.len();
-        let proposing = propose(batch, consensus.clone(), clock.now_ms());
+        let proposing = propose(batch, consensus.clone(), clocks.now());
         let proposing = tokio::spawn(async move {
             proposing.await;
             drop(permit);
@@ -223,15 +221,36 @@ async fn gather(queue: mpsc::UnboundedReceiver<Queued>, consensus: Consensus, cl
     }
 }
 
+/// What a log entry says of time, since apply reads no clock.
+#[derive(Clone)]
+pub(crate) struct Clocks {
+    pub wall: Arc<dyn Clock>,
+    pub lease: LeaseClock,
+}
+
+/// When a batch is proposed, in milliseconds on both clocks.
+#[derive(Clone, Copy)]
+pub(super) struct ProposedAt {
+    time_ms: u64,
+    lease_clock_ms: u64,
+}
+
+impl Clocks {
+    pub fn now(&self) -> ProposedAt {
+        ProposedAt { time_ms: self.wall.now_ms(), lease_clock_ms: self.lease.now_ms() }
+    }
+}
+
 /// One log entry's commands as the log carries them.
-pub(super) fn encode(commands: Vec<Command>, time_ms: u64) -> Bytes {
-    CommandBatch { format: BATCH_FORMAT, time_ms, commands, lease_clock_ms: 0 }.encode_to_vec().into()
+pub(super) fn encode(commands: Vec<Command>, at: ProposedAt) -> Bytes {
+    let ProposedAt { time_ms, lease_clock_ms } = at;
+    CommandBatch { format: BATCH_FORMAT, time_ms, commands, lease_clock_ms }.encode_to_vec().into()
 }
 
 /// Encodes, proposes and answers one batch.
-async fn propose(mut batch: Vec<Queued>, consensus: Consensus, time_ms: u64) {
+async fn propose(mut batch: Vec<Queued>, consensus: Consensus, at: ProposedAt) {
     let commands = batch.iter_mut().map(|write| std::mem::take(&mut write.command)).collect();
-    let encoded = encode(commands, time_ms);
+    let encoded = encode(commands, at);
     let (slot, persisted) = match batch.iter().any(|write| write.at_leader) {
         true => {
             let (slot, persisted) = PersistedSlot::new();
@@ -338,7 +357,7 @@ impl Shared {
     }
 
     /// Refuses early what could not succeed; nothing has been changed then.
-    fn check_writable(&self, running: &Running, command: &Command) -> Result<()> {
+    pub(super) fn check_writable(&self, running: &Running, command: &Command) -> Result<()> {
         if self.is_draining() {
             return Err(Error::NotReady { why: "this node is stopping".to_owned() });
         }
@@ -368,7 +387,7 @@ impl Shared {
         }
     }
 
-    async fn write_here(&self, running: &Running, mut request: WriteRequest) -> Result<Written> {
+    pub(super) async fn write_here(&self, running: &Running, mut request: WriteRequest) -> Result<Written> {
         if is_planted(Bug::ConditionJudgedEarly) && self.holds_now(&request.command) {
             request.command.precondition = None;
         }

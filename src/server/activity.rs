@@ -51,6 +51,9 @@ pub enum Kind {
     Call,
     /// A peer's stream: it may last for ever.
     Stream,
+    /// A client's call that lasts as long as the client wants: a stream, or the wait for a
+    /// lock. No deadline, and a stopping server does not wait for it.
+    LongCall,
 }
 
 /// Clients' requests that have begun and whose replies are not gone, over all connections.
@@ -81,6 +84,8 @@ struct State {
     next_number: u64,
     /// Peers' streams under way. They may be endless, so they have no deadline here.
     streams: usize,
+    /// Clients' calls that may be endless.
+    long_calls: usize,
     /// A peer has spoken here.
     peer: bool,
     /// When the last request, call or stream ended.
@@ -116,7 +121,7 @@ impl Activity {
     pub fn only_peers(&self) -> bool {
         let state = self.state.lock();
         let waits = state.open.iter().any(|open| open.kind == Kind::Request);
-        !waits && (state.streams > 0 || !state.open.is_empty())
+        !waits && state.long_calls == 0 && (state.streams > 0 || !state.open.is_empty())
     }
 
     /// True once a peer has spoken on this connection.
@@ -142,6 +147,7 @@ impl State {
             open,
             next_number,
             streams: 0,
+            long_calls: 0,
             peer: false,
             idle_since: now,
         }
@@ -157,13 +163,13 @@ impl State {
         }
     }
 
-    /// The request's number, `None` for a stream.
+    /// The request's number, `None` for what may be endless.
     fn begin(&mut self, version: http::Version, kind: Kind, now: Instant) -> Option<u64> {
         self.head_since = None;
         self.h2 = version == http::Version::HTTP_2;
-        self.peer |= kind != Kind::Request;
-        if kind == Kind::Stream {
-            self.streams += 1;
+        self.peer |= matches!(kind, Kind::Call | Kind::Stream);
+        if let Some(endless) = self.endless(kind) {
+            *endless += 1;
             return None;
         }
         let number = self.next_number;
@@ -172,11 +178,21 @@ impl State {
         Some(number)
     }
 
-    fn end(&mut self, number: Option<u64>, now: Instant) {
+    /// How many calls of an endless kind are under way.
+    fn endless(&mut self, kind: Kind) -> Option<&mut usize> {
+        match kind {
+            Kind::Stream => Some(&mut self.streams),
+            Kind::LongCall => Some(&mut self.long_calls),
+            Kind::Request | Kind::Call => None,
+        }
+    }
+
+    fn end(&mut self, number: Option<u64>, kind: Kind, now: Instant) {
         self.idle_since = now;
-        match number {
-            Some(number) => self.open.retain(|open| open.number != number),
-            None => self.streams -= 1,
+        if let Some(endless) = self.endless(kind) {
+            *endless -= 1;
+        } else {
+            self.open.retain(|open| Some(open.number) != number);
         }
     }
 
@@ -185,7 +201,7 @@ impl State {
         if let Some(oldest) = self.open.first() {
             return Some((oldest.began + limits.request_life, Cut::SlowRequest));
         }
-        if self.streams > 0 {
+        if self.streams + self.long_calls > 0 {
             return None;
         }
         if !self.heard {
@@ -212,14 +228,14 @@ impl State {
 /// One request or call under way.
 pub struct Guard {
     activity: Arc<Activity>,
-    /// `None` for a stream.
+    /// `None` for what may be endless.
     number: Option<u64>,
     kind: Kind,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.activity.state.lock().end(self.number, Instant::now());
+        self.activity.state.lock().end(self.number, self.kind, Instant::now());
         if self.kind == Kind::Request {
             self.activity.busy.0.fetch_sub(1, Ordering::AcqRel);
         }
@@ -256,7 +272,7 @@ mod tests {
         assert_eq!(cut_after(&state, now), (limits.header_read_timeout, Cut::SlowHead));
         let number = state.begin(Version::HTTP_11, Kind::Request, now);
         assert_eq!(cut_after(&state, now), (limits.request_life, Cut::SlowRequest));
-        state.end(number, now);
+        state.end(number, Kind::Request, now);
         assert_eq!(cut_after(&state, now), (limits.idle_timeout, Cut::Idle));
         state.heard(b"GET /", now);
         assert_eq!(cut_after(&state, now), (limits.header_read_timeout, Cut::SlowHead));
@@ -281,7 +297,7 @@ mod tests {
         for second in 1..limits.request_life.as_secs() {
             let later = now + Duration::from_secs(second);
             let lively = state.begin(Version::HTTP_2, Kind::Request, later);
-            state.end(lively, later);
+            state.end(lively, Kind::Request, later);
             assert!(state.check(later, &limits, false).is_ok());
         }
         assert_eq!(state.check(now + limits.request_life, &limits, false), Err(Cut::SlowRequest));
@@ -295,7 +311,7 @@ mod tests {
             let mut state = State::new(now);
             state.heard(b"PRI", now);
             let number = state.begin(Version::HTTP_2, kind, now);
-            state.end(number, now);
+            state.end(number, kind, now);
             state
         };
         let soon = now + limits.crowded_idle_timeout;
@@ -313,6 +329,19 @@ mod tests {
         assert!(state.check(now + limits.request_life * 10, &limits, false).is_ok());
         state.begin(Version::HTTP_2, Kind::Call, now);
         assert_eq!(state.check(now + limits.request_life, &limits, false), Err(Cut::SlowRequest));
+    }
+
+    #[test]
+    fn a_clients_long_call_has_no_deadline_and_makes_it_no_peer() {
+        let limits = Limits::default();
+        let busy = Busy::default();
+        let activity = Activity::new(busy.clone());
+        let call = activity.begin(Version::HTTP_2, Kind::LongCall);
+        let later = Instant::now() + limits.request_life * 10;
+        assert!(activity.state.lock().check(later, &limits, true).is_ok());
+        assert!(busy.is_idle() && !activity.only_peers() && !activity.is_peer());
+        drop(call);
+        assert!(activity.state.lock().check(later, &limits, true).is_err(), "idle by now");
     }
 
     #[test]

@@ -24,6 +24,13 @@ const PEER_PATH: &str = "/bellwether.peer.v1.";
 /// The peers' calls that may last for ever (`proto/peer.proto`).
 const PEER_STREAMS: [&str; 2] =
     ["/bellwether.peer.v1.Peer/Append", "/bellwether.peer.v1.Peer/InstallSnapshot"];
+/// The clients' calls that may last for ever: streams, and waits for a lock.
+const LONG_CALLS: [&str; 4] = [
+    "/etcdserverpb.Lease/LeaseKeepAlive",
+    "/v3lockpb.Lock/Lock",
+    "/v3electionpb.Election/Campaign",
+    "/v3electionpb.Election/Observe",
+];
 
 pub fn builder(limits: &Limits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
@@ -134,6 +141,7 @@ fn kind(request: &Request<Incoming>) -> Kind {
     match request.uri().path() {
         path if PEER_STREAMS.contains(&path) => Kind::Stream,
         path if path.starts_with(PEER_PATH) => Kind::Call,
+        path if LONG_CALLS.contains(&path) => Kind::LongCall,
         _ => Kind::Request,
     }
 }

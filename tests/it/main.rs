@@ -8,6 +8,8 @@ mod bootstrap;
 mod damage;
 mod disk_faults;
 mod docs;
+mod etcd_leases;
+mod etcd_locks;
 mod faults;
 mod hostile;
 mod http_contract;

@@ -20,8 +20,6 @@ pub enum Refused {
     TooManyOps,
     #[error("etcdserver: duplicate key given in txn request")]
     DuplicateKey,
-    #[error("etcdserver: invalid sort option")]
-    InvalidSortOption,
     #[error("etcdserver: mvcc: required revision has been compacted")]
     Compacted,
     #[error("etcdserver: mvcc: required revision is a future revision")]
@@ -36,12 +34,32 @@ pub enum Refused {
     LeaseTtlTooLarge,
     #[error("etcdserver: no leader")]
     NoLeader,
+    /// The lock or election service's own request was refused: see [`Refused::in_service`].
+    #[error("etcdserver: requested lease not found")]
+    ServiceLeaseNotFound,
+    #[error("mutex: session is expired")]
+    SessionExpired,
+    #[error("election: not leader")]
+    NotElected,
+    #[error("election: no leader")]
+    NobodyElected,
+    #[error("\"leader\" field must be provided")]
+    MissingLeaderKey,
     /// The text has more to say than etcd has: why, and what to do.
     #[error("{0}")]
     Other(#[from] Error),
 }
 
 impl Refused {
+    /// As the lock and election services tell it. etcd's are clients of its others, and their
+    /// refusals lose their code on the way; a code that says "try again" is left here.
+    pub fn in_service(self) -> Self {
+        match self {
+            Refused::LeaseNotFound => Refused::ServiceLeaseNotFound,
+            other => other,
+        }
+    }
+
     fn code(&self) -> Code {
         match self {
             Refused::EmptyKey
@@ -50,12 +68,16 @@ impl Refused {
             | Refused::LeaseProvided
             | Refused::TooManyOps
             | Refused::DuplicateKey
-            | Refused::InvalidSortOption
             | Refused::RequestTooLarge => Code::InvalidArgument,
             Refused::Compacted | Refused::FutureRevision | Refused::LeaseTtlTooLarge => Code::OutOfRange,
             Refused::LeaseNotFound => Code::NotFound,
             Refused::LeaseExists => Code::FailedPrecondition,
             Refused::NoLeader => Code::Unavailable,
+            Refused::ServiceLeaseNotFound
+            | Refused::SessionExpired
+            | Refused::NotElected
+            | Refused::NobodyElected
+            | Refused::MissingLeaderKey => Code::Unknown,
             Refused::Other(error) => known(error).0,
         }
     }

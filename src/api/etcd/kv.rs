@@ -122,11 +122,14 @@ fn only_reads(request: &TxnRequest) -> bool {
     })
 }
 
-/// A transaction may be answered with what this member has only if every read in it may.
+/// A transaction may be answered with what this member has only if it reads, and every
+/// read in it may. One that only compares is a read as well (etcd forgets that).
 fn is_serializable(request: &TxnRequest) -> bool {
-    operations(request).all(|operation| match operation {
-        Operation::RequestRange(range) => range.serializable,
-        Operation::RequestTxn(nested) => is_serializable(nested),
-        Operation::RequestPut(_) | Operation::RequestDeleteRange(_) => false,
-    })
+    let reads = operations(request).next().is_some();
+    reads
+        && operations(request).all(|operation| match operation {
+            Operation::RequestRange(range) => range.serializable,
+            Operation::RequestTxn(nested) => is_serializable(nested),
+            Operation::RequestPut(_) | Operation::RequestDeleteRange(_) => false,
+        })
 }

@@ -11,12 +11,17 @@
 
 mod check;
 mod cluster;
+mod contend;
 mod convert;
+mod election;
 mod error;
 mod gateway;
 mod header;
 mod health;
 mod kv;
+mod lease;
+mod lock;
+mod long_calls;
 mod maintenance;
 mod reflection;
 
@@ -32,12 +37,16 @@ use crate::metrics::RequestLabels;
 use crate::node::{Node, WriteRequest};
 use crate::proto::etcdserverpb::cluster_server::ClusterServer;
 use crate::proto::etcdserverpb::kv_server::KvServer;
+use crate::proto::etcdserverpb::lease_server::LeaseServer;
 use crate::proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use crate::proto::log::{Command, command::Op};
+use crate::proto::v3electionpb::election_server::ElectionServer;
+use crate::proto::v3lockpb::lock_server::LockServer;
 use crate::storage::mvcc::Reply;
 use crate::types::{Ack, Consistency};
 
 pub use error::Refused;
+use long_calls::LongCalls;
 pub use maintenance::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 
 /// The largest write, in bytes, as etcd counts: the encoded request. Larger ones are
@@ -56,25 +65,32 @@ type Result<T, E = Refused> = std::result::Result<T, E>;
 struct Api {
     node: Node,
     admission: Arc<Admission>,
+    long_calls: LongCalls,
 }
 
 /// The services, each under its own path, and the JSON gateway to them; there is no fallback.
 pub fn router(node: Node, admission: Arc<Admission>) -> axum::Router {
-    let services = services(Api { node, admission });
+    let services = services(Api { node, admission, long_calls: LongCalls::default() });
     services.clone().merge(gateway::router(services))
 }
 
 fn services(api: Api) -> axum::Router {
+    let read_bytes = MAX_REQUEST_BYTES + REQUEST_OVERHEAD_BYTES;
     let kv = KvServer::new(kv::Kv(api.clone()))
-        .max_decoding_message_size(MAX_REQUEST_BYTES + REQUEST_OVERHEAD_BYTES)
+        .max_decoding_message_size(read_bytes)
         .max_encoding_message_size(usize::MAX);
+    let lease = LeaseServer::new(lease::Lease(api.clone())).max_encoding_message_size(usize::MAX);
+    let lock = LockServer::new(lock::Lock(api.clone()));
+    let election = ElectionServer::new(election::Election(api.clone())).max_encoding_message_size(usize::MAX);
+    let cluster = ClusterServer::new(cluster::Cluster(api.clone()));
+    let maintenance = MaintenanceServer::new(maintenance::Maintenance(api.clone()));
     axum::Router::new()
         .route_service("/etcdserverpb.KV/{*rpc}", kv)
-        .route_service("/etcdserverpb.Cluster/{*rpc}", ClusterServer::new(cluster::Cluster(api.clone())))
-        .route_service(
-            "/etcdserverpb.Maintenance/{*rpc}",
-            MaintenanceServer::new(maintenance::Maintenance(api.clone())),
-        )
+        .route_service("/etcdserverpb.Lease/{*rpc}", lease)
+        .route_service("/v3lockpb.Lock/{*rpc}", lock)
+        .route_service("/v3electionpb.Election/{*rpc}", election)
+        .route_service("/etcdserverpb.Cluster/{*rpc}", cluster)
+        .route_service("/etcdserverpb.Maintenance/{*rpc}", maintenance)
         .route_service("/grpc.health.v1.Health/{*rpc}", HealthServer::new(health::Health(api)))
         .merge(reflection::router())
 }
@@ -93,11 +109,15 @@ impl Api {
             Err(refused) => Err(refused),
         };
         let answer = answer.map(Response::new).map_err(Status::from);
+        self.count(name, began, &answer);
+        answer
+    }
+
+    fn count<T>(&self, name: &'static str, began: Instant, answer: &Result<T, Status>) {
         let status = answer.as_ref().map_or_else(error::status_class, |_| "2xx");
         let labels = RequestLabels { method: "grpc", route: name, status };
         let seconds = began.elapsed().as_secs_f64();
         self.node.metrics().request_seconds.get_or_create(&labels).observe(seconds);
-        answer
     }
 
     fn enter<Q>(&self, request: &Request<Q>) -> Result<super::admission::Permit<'_>> {
@@ -107,8 +127,11 @@ impl Api {
 
     /// Refuses a call that wants a member with a leader, when this one knows none.
     fn require_leader<Q>(&self, request: &Request<Q>) -> Result<()> {
-        let asked = request.metadata().get(REQUIRE_LEADER).is_some_and(|value| value == "true");
-        if asked && self.node.standing().leader.is_none() { Err(Refused::NoLeader) } else { Ok(()) }
+        if requires_leader(request) && self.node.standing().leader.is_none() {
+            Err(Refused::NoLeader)
+        } else {
+            Ok(())
+        }
     }
 
     fn timeout(&self) -> Duration {
@@ -133,4 +156,8 @@ impl Api {
         let consistency = if serializable { Consistency::Local } else { Consistency::Linearizable };
         Ok(self.node.read_once_led(consistency, self.timeout()).await?)
     }
+}
+
+fn requires_leader<Q>(request: &Request<Q>) -> bool {
+    request.metadata().get(REQUIRE_LEADER).is_some_and(|value| value == "true")
 }

@@ -61,6 +61,9 @@ pub const MAX_VALUE_BYTES: usize = 1 << 20;
 /// The largest request body: a value and the white space around it.
 pub const MAX_BODY_BYTES: usize = MAX_VALUE_BYTES + MAX_VALUE_BYTES / 2;
 
+/// What gRPC's calls say that they are.
+const GRPC: &str = "application/grpc";
+
 /// What all handlers share.
 struct App {
     node: Node,
@@ -90,6 +93,9 @@ async fn dispatch(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
     let began = Instant::now();
     let method = request.method().clone();
     let route = route::find(&method, request.uri().path());
+    if reply::has_type(request.headers(), GRPC) {
+        return unknown_call(request.uri().path());
+    }
     let mut response = match answer(&app, route, request).await {
         Ok(response) => response,
         Err(error) => refuse(&app.node, route, error),
@@ -107,6 +113,12 @@ async fn dispatch(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
     };
     app.node.metrics().request_seconds.get_or_create(&labels).observe(began.elapsed().as_secs_f64());
     response
+}
+
+/// A gRPC call that no service took: its client understands nothing but a gRPC answer.
+fn unknown_call(path: &str) -> Response<Body> {
+    let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    tonic::Status::unimplemented(format!("unknown service {service}")).into_http()
 }
 
 /// Refusals say where they come from, too, but not those of an overload: they must cost

@@ -132,7 +132,7 @@ pub(crate) async fn propose_marks(shared: Arc<Shared>, running: Arc<Running>) {
 async fn one_mark(shared: &Shared, running: &Running) -> Result<(), ProposeError> {
     let mark = command::Op::StateCheck(StateCheck { leader: running.me().0 });
     let commands = vec![Command { op: Some(mark), precondition: None }];
-    let encoded = write::encode(commands, shared.world.clock.now_ms());
+    let encoded = write::encode(commands, running.clocks.now());
     let (at, _) = running.consensus.propose(encoded, None).await?.outcome().await?;
     let mut compared = shared.checks.compared.subscribe();
     // An error means that the node is stopping.

@@ -1,6 +1,7 @@
 //! What every integration test stands on.
 
 mod cluster;
+mod etcd;
 mod http;
 mod lab;
 mod measure;
@@ -15,6 +16,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 pub use cluster::Cluster;
+pub use etcd::Etcd;
 pub use http::{Failure, Request, Session};
 pub use lab::{Lab, cut, slow};
 pub use measure::{Peak, may_open, open_files, resident_bytes};
