@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bellwether_bench::cluster::{Cluster, bellwether, etcd};
 use tokio::time::{Instant, sleep, timeout};
-use tonic::Code;
 use tonic::transport::Endpoint;
 
 use crate::proto::etcdserverpb::cluster_client::ClusterClient;
@@ -105,10 +104,7 @@ async fn is_complete(url: &str, members: usize) -> Result<bool> {
     let channel = Endpoint::from_shared(url.to_owned())?.connect().await?;
     let read = RangeRequest { key: b"ready".as_slice().into(), ..RangeRequest::default() };
     KvClient::new(channel.clone()).range(read).await?;
-    let list = match ClusterClient::new(channel).member_list(MemberListRequest::default()).await {
-        Err(refusal) if refusal.code() == Code::Unimplemented => return Ok(true),
-        list => list?.into_inner(),
-    };
+    let list = ClusterClient::new(channel).member_list(MemberListRequest::default()).await?.into_inner();
     let reachable = list.members.iter().filter(|member| !member.client_ur_ls.is_empty());
     Ok(reachable.count() == members)
 }

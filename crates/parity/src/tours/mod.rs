@@ -9,7 +9,7 @@ mod actor;
 mod plain;
 mod script;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -48,6 +48,10 @@ pub struct Tours {
     #[arg(long)]
     etcd_on_both_sides: bool,
 
+    /// Prints what etcd answers, too
+    #[arg(long)]
+    show: bool,
+
     /// The slow ones, too
     #[arg(long)]
     long: bool,
@@ -74,7 +78,7 @@ impl Tours {
         for bin in &self.etcdctl {
             for (name, text) in TOURS.iter().filter(|(name, _)| self.wants(name)) {
                 let began = Instant::now();
-                let failures = stage.go(bin, text).await.with_context(|| (*name).to_owned())?;
+                let failures = stage.go(bin, text, self.show).await.with_context(|| (*name).to_owned())?;
                 let result = if failures.is_empty() { "ok     " } else { "FAILED " };
                 let version = bin.file_name().unwrap_or_default().display();
                 println!("{result} {name}, with {version} ({:.0} s)", began.elapsed().as_secs_f64());
@@ -92,7 +96,7 @@ impl Tours {
 
 impl Stage {
     /// The lines whose outputs differed.
-    async fn go(&mut self, bin: &std::path::Path, text: &str) -> Result<Vec<String>> {
+    async fn go(&mut self, bin: &Path, text: &str, show: bool) -> Result<Vec<String>> {
         let base = self.level().await?;
         let bin = std::path::absolute(bin)?;
         let mut tested = Actor::new(bin.clone(), &self.urls[0], base)?;
@@ -101,6 +105,9 @@ impl Stage {
         for step in steps(text)? {
             let (left, right) = tokio::join!(tested.run(&step), reference.run(&step));
             let [left, right] = [left?, right?].map(|output| known::rewrite(&step.line, &output));
+            if show {
+                println!("  $ {}\n{right}", step.line);
+            }
             if left != right {
                 failures.push(difference(&step, &left, &right));
             }

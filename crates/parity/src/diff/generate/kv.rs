@@ -9,6 +9,8 @@ const BIG_VALUES: [usize; 3] = [1_500_000, 1_600_000, 2_200_000];
 const BIG_ONCE_IN: u32 = 500;
 /// The operations that a transaction may have, and one more.
 const MANY_OPS: [usize; 2] = [128, 129];
+/// One more than there are.
+const UNKNOWN_ORDER: i32 = 3;
 /// Behind all keys but the greatest.
 const LAST_KEY: &[u8] = b"\xff";
 /// Transactions within transactions.
@@ -24,9 +26,9 @@ impl Generator {
             range_end: self.range_end(),
             limit: if self.once_in(3) { self.one_of(&[1, 2, 3, 100, -1, i64::MIN]) } else { 0 },
             revision: self.revision_once_in(4),
-            sort_order: if sorted { order } else { 0 },
+            sort_order: if self.once_in(60) { UNKNOWN_ORDER } else { i32::from(sorted) * order },
             // A target that does not exist ends etcd 3.5.1 with a panic.
-            sort_target: if sorted { target } else { 0 },
+            sort_target: i32::from(sorted) * target,
             serializable: self.once_in(5),
             keys_only: self.once_in(6),
             count_only: self.once_in(8),
