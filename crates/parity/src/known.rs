@@ -45,6 +45,11 @@ pub const KNOWN: &[Known] = &[
         rewrites: &[Rewrite { of: "hashkv", pattern: r"ADDRESS, \d+", with: "ADDRESS, HASH" }],
     },
     Known {
+        what: "`/version` has a field more, `bellwether`.",
+        why: "To tell what answers.",
+        rewrites: &[Rewrite { of: "/version", pattern: r#","bellwether":"[^"]*""#, with: "" }],
+    },
+    Known {
         what: "A sort target that does not exist means the key.",
         why: "etcd 3.5.1 ends with a panic.",
         rewrites: &[],

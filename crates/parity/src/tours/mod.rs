@@ -21,7 +21,7 @@ use crate::diff::side::Side;
 use crate::known;
 
 /// Each with its name.
-const TOURS: [(&str, &str); 8] = [
+const TOURS: [(&str, &str); 9] = [
     ("put, get and del", include_str!("../../tours/kv.tour")),
     ("transactions", include_str!("../../tours/txn.tour")),
     ("watches and compaction", include_str!("../../tours/watch.tour")),
@@ -29,6 +29,7 @@ const TOURS: [(&str, &str); 8] = [
     ("locks", include_str!("../../tours/lock.tour")),
     ("elections", include_str!("../../tours/elect.tour")),
     ("endpoints and members", include_str!("../../tours/endpoint.tour")),
+    ("the JSON gateway", include_str!("../../tours/gateway.tour")),
     ("a check of speed", include_str!("../../tours/perf.tour")),
 ];
 /// Takes minutes, and says little: only when asked.

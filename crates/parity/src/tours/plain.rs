@@ -27,11 +27,11 @@ const RULES: [(&str, &str); 15] = [
     (r"\d+(?:\.\d+)?(?:ns|µs|ms)\b|\d+\.\d+s\b", "TIME"),
     (r"\d+(?:\.\d+)? [kM]?B\b", "SIZE"),
     (
-        r#"(?i)("?(?:raft_?term|raft_?index|raft_?applied_?index|db_?size|db_?size_?in_?use)"? ?: ?)\d+"#,
+        r#"(?i)("?(?:raft_?term|raft_?index|raft_?applied_?index|db_?size|db_?size_?in_?use)"? ?: ?)"?\d+"?"#,
         "${1}NUMBER",
     ),
     // Any member may have answered.
-    (r#"(?i)("(?:cluster_?id|member_?id|leader)" ?: ?)\d+"#, "${1}MEMBER"),
+    (r#"(?i)("(?:cluster_?id|member_?id|leader)" ?: ?)"?\d+"?"#, "${1}MEMBER"),
     (r"remaining\(\d+s\)", "remaining(SECONDS)"),
     (r#"("ttl" ?: ?)[1-9]\d*"#, "${1}SECONDS"),
     (r#"("TTL" : )[1-9]\d*"#, "${1}SECONDS"),

@@ -1,7 +1,8 @@
 //! Reads a tour: shell lines for both sides, in a file of its own.
 //!
 //! `$ ` begins a line that is run; a line in brackets before it says how. `#` begins a
-//! comment. A line that is run sees `etcdctl`, its endpoints, the revision `BASE` at which
+//! comment. A line that is run sees `etcdctl`, its endpoints, the first of them as
+//! `ENDPOINT`, the revision `BASE` at which
 //! the tour began, and `ID1`, `ID2`, ... for the ids printed so far (in hex).
 
 use anyhow::{Result, bail};
