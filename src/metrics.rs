@@ -44,6 +44,12 @@ pub struct Metrics {
     pub requests_inflight: Gauge,
     pub request_seconds: Family<RequestLabels, Histogram, fn() -> Histogram>,
     pub refused: Family<RefusalLabels, Counter>,
+    /// Streams of watches, and the watches on them.
+    pub watch_streams: Gauge,
+    pub watchers: Gauge,
+    /// Watchers that read the store because they are far behind.
+    pub slow_watchers: Gauge,
+    pub watch_events: Counter,
 }
 
 impl Metrics {
@@ -80,6 +86,10 @@ impl Default for Metrics {
             requests_inflight: Gauge::default(),
             request_seconds: Family::new_with_constructor(request_histogram),
             refused: Family::default(),
+            watch_streams: Gauge::default(),
+            watchers: Gauge::default(),
+            slow_watchers: Gauge::default(),
+            watch_events: Counter::default(),
         }
     }
 }
@@ -127,6 +137,18 @@ impl Metrics {
             self.state_checks.clone(),
         );
         self.register_server(registry);
+        self.register_watching(registry);
+    }
+
+    fn register_watching(&self, registry: &mut Registry) {
+        registry.register("watch_streams", "Open streams of watches", self.watch_streams.clone());
+        registry.register("watchers", "Watches on all streams", self.watchers.clone());
+        registry.register(
+            "slow_watchers",
+            "Watches that are far behind, or began in the past, and read from the store",
+            self.slow_watchers.clone(),
+        );
+        registry.register("watch_events", "Events given to watchers", self.watch_events.clone());
     }
 
     fn register_server(&self, registry: &mut Registry) {

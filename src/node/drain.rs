@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::consensus::election::{driver_view, successor};
 use crate::types::MemberId;
 
+use super::watch::Ended;
 use super::{Node, Running, Shared};
 
 /// Writes under way get so long to be answered before the hand-over.
@@ -22,6 +23,7 @@ impl Node {
     /// Returns when this node leads no longer, or cannot be followed by anybody.
     pub async fn drain(&self) {
         self.shared.draining.store(true, Ordering::Relaxed);
+        self.shared.watching.end(Ended::Stopping);
         let Some(running) = self.shared.running() else { return };
         running.consensus.announce_draining();
         self.shared.hand_over(&running, "before the stop").await;

@@ -26,6 +26,7 @@ mod forward;
 mod hello;
 mod history;
 mod identity;
+mod leaderless;
 mod leases;
 mod narrate;
 mod patience;
@@ -36,6 +37,7 @@ mod runs;
 mod state_check;
 mod status;
 mod waiting;
+pub mod watch;
 mod wire;
 mod write;
 
@@ -105,6 +107,8 @@ pub(crate) struct Shared {
     store: Store,
     runs: Runs,
     checks: state_check::Checks,
+    watching: watch::Hub,
+    leaderless: leaderless::Leaderless,
     /// Whom this node found behind its peer URLs.
     acquaintances: Mutex<Vec<Acquaintance>>,
     phase: RwLock<Phase>,
@@ -170,8 +174,11 @@ impl Node {
             false => faults::Faults::default(),
         };
         let checks = state_check::Checks::new(config.hash_check_interval, identity.alarm.clone());
+        let watching = watch::Hub::new(store.clone(), metrics.clone(), watch::limits::Limits::default());
         let shared = Shared {
             faults,
+            watching,
+            leaderless: leaderless::Leaderless::default(),
             disk_faults,
             checks,
             config,
@@ -388,6 +395,8 @@ impl Shared {
         tasks.spawn(leases::look_after(self.clone(), running.clone()));
         tasks.spawn(election::drive(running.consensus.clone(), config.election, self.metrics.clone()));
         tasks.spawn(narrate::narrate(running.consensus.clone(), config.election));
+        tasks.spawn(self.clone().feed_watchers(running.clone()));
+        tasks.spawn(self.clone().look_for_leader());
         tasks.spawn(recover(running.clone()));
         tasks.spawn(rejoin::stay_a_voter(self.clone(), running.clone()));
         tasks.spawn(rejoin::finish_half_done_changes(running.clone()));
@@ -432,6 +441,11 @@ impl Shared {
                 }
             }
         }
+    }
+
+    async fn feed_watchers(self: Arc<Self>, running: Arc<Running>) {
+        let applied = running.consensus.watch_applied();
+        self.watching.feed(applied, || self.checks.alarm().is_none()).await;
     }
 
     async fn watch_the_room(self: Arc<Self>) {

@@ -24,6 +24,7 @@ pub enum Cut {
     SlowHead,
     Idle,
     SlowRequest,
+    Unread,
 }
 
 impl Cut {
@@ -33,6 +34,7 @@ impl Cut {
             Cut::SlowHead => "slow_head",
             Cut::Idle => "idle_connection",
             Cut::SlowRequest => "slow_request",
+            Cut::Unread => "unread_stream",
         }
     }
 
@@ -51,10 +53,15 @@ pub enum Kind {
     Call,
     /// A peer's stream: it may last for ever.
     Stream,
-    /// A client's call that lasts as long as the client wants: a stream, or the wait for a
-    /// lock. No deadline, and a stopping server does not wait for it.
-    LongCall,
+    /// A client's stream, or a call that waits for others: it may last for ever, too, as
+    /// long as the client reads what it is told. A stopping server does not wait for it.
+    Endless,
 }
+
+/// Since when an endless reply has been lying there unread; `None` while it is read, or
+/// has nothing to say.
+#[derive(Clone, Debug, Default)]
+struct Unread(Arc<Mutex<Option<Instant>>>);
 
 /// Clients' requests that have begun and whose replies are not gone, over all connections.
 /// Drain waits for it to reach zero.
@@ -84,8 +91,8 @@ struct State {
     next_number: u64,
     /// Peers' streams under way. They may be endless, so they have no deadline here.
     streams: usize,
-    /// Clients' calls that may be endless.
-    long_calls: usize,
+    /// Clients' endless replies under way.
+    endless: Vec<(u64, Unread)>,
     /// A peer has spoken here.
     peer: bool,
     /// When the last request, call or stream ended.
@@ -110,18 +117,19 @@ impl Activity {
 
     /// A request's head is complete. It ends when the guard is dropped.
     pub fn begin(self: &Arc<Self>, version: http::Version, kind: Kind) -> Guard {
-        let number = self.state.lock().begin(version, kind, Instant::now());
+        let unread = Unread::default();
+        let number = self.state.lock().begin(version, kind, &unread, Instant::now());
         if kind == Kind::Request {
             self.busy.0.fetch_add(1, Ordering::AcqRel);
         }
-        Guard { activity: self.clone(), number, kind }
+        Guard { activity: self.clone(), number, kind, unread }
     }
 
     /// True when nothing but peers, whose streams may never end, keeps the connection.
     pub fn only_peers(&self) -> bool {
         let state = self.state.lock();
-        let waits = state.open.iter().any(|open| open.kind == Kind::Request);
-        !waits && state.long_calls == 0 && (state.streams > 0 || !state.open.is_empty())
+        let clients = state.open.iter().any(|open| open.kind == Kind::Request) || !state.endless.is_empty();
+        !clients && (state.streams > 0 || !state.open.is_empty())
     }
 
     /// True once a peer has spoken on this connection.
@@ -147,7 +155,7 @@ impl State {
             open,
             next_number,
             streams: 0,
-            long_calls: 0,
+            endless: Vec::new(),
             peer: false,
             idle_since: now,
         }
@@ -163,45 +171,44 @@ impl State {
         }
     }
 
-    /// The request's number, `None` for what may be endless.
-    fn begin(&mut self, version: http::Version, kind: Kind, now: Instant) -> Option<u64> {
+    /// The request's number, `None` for a peer's stream.
+    fn begin(&mut self, version: http::Version, kind: Kind, unread: &Unread, now: Instant) -> Option<u64> {
         self.head_since = None;
         self.h2 = version == http::Version::HTTP_2;
         self.peer |= matches!(kind, Kind::Call | Kind::Stream);
-        if let Some(endless) = self.endless(kind) {
-            *endless += 1;
-            return None;
-        }
         let number = self.next_number;
         self.next_number += 1;
-        self.open.push(Open { number, began: now, kind });
+        match kind {
+            Kind::Stream => {
+                self.streams += 1;
+                return None;
+            }
+            Kind::Endless => self.endless.push((number, unread.clone())),
+            Kind::Request | Kind::Call => self.open.push(Open { number, began: now, kind }),
+        }
         Some(number)
     }
 
-    /// How many calls of an endless kind are under way.
-    fn endless(&mut self, kind: Kind) -> Option<&mut usize> {
-        match kind {
-            Kind::Stream => Some(&mut self.streams),
-            Kind::LongCall => Some(&mut self.long_calls),
-            Kind::Request | Kind::Call => None,
-        }
-    }
-
-    fn end(&mut self, number: Option<u64>, kind: Kind, now: Instant) {
+    fn end(&mut self, number: Option<u64>, now: Instant) {
         self.idle_since = now;
-        if let Some(endless) = self.endless(kind) {
-            *endless -= 1;
-        } else {
-            self.open.retain(|open| Some(open.number) != number);
+        match number {
+            Some(number) => {
+                self.open.retain(|open| open.number != number);
+                self.endless.retain(|(endless, _)| *endless != number);
+            }
+            None => self.streams -= 1,
         }
     }
 
     /// By when what goes on now must have ended; `None`: it may last.
     fn deadline(&self, limits: &Limits, crowded: bool) -> Option<(Instant, Cut)> {
-        if let Some(oldest) = self.open.first() {
-            return Some((oldest.began + limits.request_life, Cut::SlowRequest));
+        let slow = self.open.first().map(|oldest| (oldest.began + limits.request_life, Cut::SlowRequest));
+        let unread = self.endless.iter().filter_map(|(_, unread)| *unread.0.lock()).min();
+        let unread = unread.map(|since| (since + limits.unread_timeout, Cut::Unread));
+        if let Some(first) = slow.into_iter().chain(unread).min_by_key(|(at, _)| *at) {
+            return Some(first);
         }
-        if self.streams + self.long_calls > 0 {
+        if self.streams > 0 || !self.endless.is_empty() {
             return None;
         }
         if !self.heard {
@@ -228,14 +235,31 @@ impl State {
 /// One request or call under way.
 pub struct Guard {
     activity: Arc<Activity>,
-    /// `None` for what may be endless.
+    /// `None` for a peer's stream.
     number: Option<u64>,
     kind: Kind,
+    unread: Unread,
+}
+
+impl Guard {
+    /// The client has room for more of the reply: it read what there was.
+    pub fn asked_for_more(&self) {
+        if self.kind == Kind::Endless {
+            *self.unread.0.lock() = None;
+        }
+    }
+
+    /// A part of the reply is on its way to the client.
+    pub fn sent(&self) {
+        if self.kind == Kind::Endless {
+            *self.unread.0.lock() = Some(Instant::now());
+        }
+    }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.activity.state.lock().end(self.number, self.kind, Instant::now());
+        self.activity.state.lock().end(self.number, Instant::now());
         if self.kind == Kind::Request {
             self.activity.busy.0.fetch_sub(1, Ordering::AcqRel);
         }
@@ -262,6 +286,10 @@ mod tests {
         }
     }
 
+    fn begin(state: &mut State, version: Version, kind: Kind, now: Instant) -> Option<u64> {
+        state.begin(version, kind, &Unread::default(), now)
+    }
+
     #[test]
     fn each_phase_has_its_own_deadline() {
         let limits = Limits::default();
@@ -270,9 +298,9 @@ mod tests {
         assert_eq!(cut_after(&state, now), (limits.first_byte_timeout, Cut::Silent));
         state.heard(b"GET /", now);
         assert_eq!(cut_after(&state, now), (limits.header_read_timeout, Cut::SlowHead));
-        let number = state.begin(Version::HTTP_11, Kind::Request, now);
+        let number = begin(&mut state, Version::HTTP_11, Kind::Request, now);
         assert_eq!(cut_after(&state, now), (limits.request_life, Cut::SlowRequest));
-        state.end(number, Kind::Request, now);
+        state.end(number, now);
         assert_eq!(cut_after(&state, now), (limits.idle_timeout, Cut::Idle));
         state.heard(b"GET /", now);
         assert_eq!(cut_after(&state, now), (limits.header_read_timeout, Cut::SlowHead));
@@ -293,11 +321,11 @@ mod tests {
         let limits = Limits::default();
         let now = Instant::now();
         let mut state = State::new(now);
-        state.begin(Version::HTTP_2, Kind::Request, now);
+        begin(&mut state, Version::HTTP_2, Kind::Request, now);
         for second in 1..limits.request_life.as_secs() {
             let later = now + Duration::from_secs(second);
-            let lively = state.begin(Version::HTTP_2, Kind::Request, later);
-            state.end(lively, Kind::Request, later);
+            let lively = begin(&mut state, Version::HTTP_2, Kind::Request, later);
+            state.end(lively, later);
             assert!(state.check(later, &limits, false).is_ok());
         }
         assert_eq!(state.check(now + limits.request_life, &limits, false), Err(Cut::SlowRequest));
@@ -310,12 +338,13 @@ mod tests {
         let ended = |kind| {
             let mut state = State::new(now);
             state.heard(b"PRI", now);
-            let number = state.begin(Version::HTTP_2, kind, now);
-            state.end(number, kind, now);
+            let number = begin(&mut state, Version::HTTP_2, kind, now);
+            state.end(number, now);
             state
         };
         let soon = now + limits.crowded_idle_timeout;
         assert_eq!(ended(Kind::Request).check(soon, &limits, true), Err(Cut::Idle));
+        assert_eq!(ended(Kind::Endless).check(soon, &limits, true), Err(Cut::Idle));
         assert!(ended(Kind::Request).check(soon, &limits, false).is_ok());
         assert!(ended(Kind::Call).check(soon, &limits, true).is_ok());
     }
@@ -325,23 +354,10 @@ mod tests {
         let limits = Limits::default();
         let now = Instant::now();
         let mut state = State::new(now);
-        state.begin(Version::HTTP_2, Kind::Stream, now);
+        begin(&mut state, Version::HTTP_2, Kind::Stream, now);
         assert!(state.check(now + limits.request_life * 10, &limits, false).is_ok());
-        state.begin(Version::HTTP_2, Kind::Call, now);
+        begin(&mut state, Version::HTTP_2, Kind::Call, now);
         assert_eq!(state.check(now + limits.request_life, &limits, false), Err(Cut::SlowRequest));
-    }
-
-    #[test]
-    fn a_clients_long_call_has_no_deadline_and_makes_it_no_peer() {
-        let limits = Limits::default();
-        let busy = Busy::default();
-        let activity = Activity::new(busy.clone());
-        let call = activity.begin(Version::HTTP_2, Kind::LongCall);
-        let later = Instant::now() + limits.request_life * 10;
-        assert!(activity.state.lock().check(later, &limits, true).is_ok());
-        assert!(busy.is_idle() && !activity.only_peers() && !activity.is_peer());
-        drop(call);
-        assert!(activity.state.lock().check(later, &limits, true).is_err(), "idle by now");
     }
 
     #[test]
@@ -357,5 +373,39 @@ mod tests {
         assert!(!busy.is_idle() && !activity.only_peers());
         drop((request, call));
         assert!(busy.is_idle());
+    }
+
+    #[test]
+    fn an_endless_reply_may_last_while_it_is_read() {
+        let limits = Limits::default();
+        let busy = Busy::default();
+        let activity = Activity::new(busy.clone());
+        let watch = activity.begin(Version::HTTP_2, Kind::Endless);
+        let other = activity.begin(Version::HTTP_2, Kind::Endless);
+        assert!(busy.is_idle() && !activity.only_peers() && !activity.is_peer());
+        let check = |after: Duration| activity.state.lock().check(Instant::now() + after, &limits, true);
+        assert!(check(limits.request_life * 10).is_ok());
+        watch.sent();
+        other.sent();
+        other.asked_for_more();
+        assert!(check(limits.unread_timeout / 2).is_ok());
+        assert_eq!(check(limits.unread_timeout), Err(Cut::Unread));
+        watch.asked_for_more();
+        assert!(check(limits.unread_timeout).is_ok());
+        // A request beside it keeps its own deadline.
+        let _request = activity.begin(Version::HTTP_2, Kind::Request);
+        assert_eq!(check(limits.request_life), Err(Cut::SlowRequest));
+    }
+
+    #[test]
+    fn an_endless_reply_leaves_nothing_behind() {
+        let limits = Limits::default();
+        let activity = Activity::new(Busy::default());
+        activity.heard(b"PRI");
+        let watch = activity.begin(Version::HTTP_2, Kind::Endless);
+        watch.sent();
+        drop(watch);
+        let later = Instant::now() + limits.idle_timeout;
+        assert_eq!(activity.state.lock().check(later, &limits, false), Err(Cut::Idle));
     }
 }

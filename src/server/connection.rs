@@ -24,12 +24,15 @@ const PEER_PATH: &str = "/bellwether.peer.v1.";
 /// The peers' calls that may last for ever (`proto/peer.proto`).
 const PEER_STREAMS: [&str; 2] =
     ["/bellwether.peer.v1.Peer/Append", "/bellwether.peer.v1.Peer/InstallSnapshot"];
-/// The clients' calls that may last for ever: streams, and waits for a lock.
-const LONG_CALLS: [&str; 4] = [
+
+/// Clients' calls that may last for ever, over HTTP/2, whose pings tell who is gone.
+const ENDLESS: [&str; 6] = [
+    "/etcdserverpb.Watch/Watch",
     "/etcdserverpb.Lease/LeaseKeepAlive",
-    "/v3lockpb.Lock/Lock",
     "/v3electionpb.Election/Campaign",
     "/v3electionpb.Election/Observe",
+    "/v3lockpb.Lock/Lock",
+    "/grpc.health.v1.Health/Watch",
 ];
 
 pub fn builder(limits: &Limits) -> Builder<TokioExecutor> {
@@ -132,7 +135,7 @@ fn serve(
             Ok(reply) => reply.await?,
             Err(refusal) => refusal,
         };
-        Ok(response.map(|body| Tracked { body, _guard: guard }))
+        Ok(response.map(|body| Tracked { body, guard }))
     }
 }
 
@@ -141,7 +144,7 @@ fn kind(request: &Request<Incoming>) -> Kind {
     match request.uri().path() {
         path if PEER_STREAMS.contains(&path) => Kind::Stream,
         path if path.starts_with(PEER_PATH) => Kind::Call,
-        path if LONG_CALLS.contains(&path) => Kind::LongCall,
+        path if request.version() == http::Version::HTTP_2 && ENDLESS.contains(&path) => Kind::Endless,
         _ => Kind::Request,
     }
 }
@@ -161,7 +164,7 @@ fn crowded_reply() -> Response<Body> {
 /// A reply's body; the request counts as under way until it is dropped.
 pub struct Tracked {
     body: Body,
-    _guard: Guard,
+    guard: Guard,
 }
 
 impl HttpBody for Tracked {
@@ -172,7 +175,13 @@ impl HttpBody for Tracked {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        // hyper asks only when the client has room for more.
+        self.guard.asked_for_more();
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(_))) = frame {
+            self.guard.sent();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -24,6 +24,9 @@ pub const CROWDED_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// From a request's head to its reply's last byte. Above the longest wait a client may
 /// ask for plus the time for a body: whatever lasts longer is a client that does not read.
 pub const REQUEST_LIFE: Duration = Duration::from_secs(120);
+/// How long a reply that may last for ever may lie unread. Whoever reads at all, however
+/// slowly, reads something in this time; a client that is stopped comes back later.
+pub const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// One request head. A key of 4 KiB is 12 KiB percent-encoded; the rest is for headers.
 pub const MAX_HEADER_BYTES: usize = 64 * 1024;
 /// Header fields in one head.
@@ -52,6 +55,7 @@ pub struct Limits {
     pub idle_timeout: Duration,
     pub crowded_idle_timeout: Duration,
     pub request_life: Duration,
+    pub unread_timeout: Duration,
     pub max_header_bytes: usize,
     pub max_headers: usize,
     pub drain_timeout: Duration,
@@ -67,6 +71,7 @@ impl Default for Limits {
             idle_timeout: IDLE_TIMEOUT,
             crowded_idle_timeout: CROWDED_IDLE_TIMEOUT,
             request_life: REQUEST_LIFE,
+            unread_timeout: UNREAD_TIMEOUT,
             max_header_bytes: MAX_HEADER_BYTES,
             max_headers: MAX_HEADERS,
             drain_timeout: DRAIN_TIMEOUT,
@@ -86,6 +91,6 @@ impl Limits {
     /// the shorter idle time is looked at no more often.
     pub fn check_interval(&self) -> Duration {
         let shortest = self.first_byte_timeout.min(self.header_read_timeout);
-        shortest.min(self.idle_timeout).min(self.request_life) / 2
+        shortest.min(self.idle_timeout).min(self.request_life).min(self.unread_timeout) / 2
     }
 }

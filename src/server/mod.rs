@@ -10,7 +10,8 @@
 //! is the application's business (`api`): only it knows which routes are a client's.
 //! The peers' traffic passes the limits here: past the connection cap a reserve of
 //! connections ([`reserve`]) serves peers alone, their streams have no deadline, and they do
-//! not wait at the [`gate`] where clients are let in, a few at a time.
+//! not wait at the [`gate`] where clients are let in, a few at a time. Some calls of clients
+//! may last for ever as well: they have none of these rights, and must be read.
 //!
 //! The end, in two steps: draining stops accepting and lets requests under way finish,
 //! bounded; closing flushes what is written and drops the rest.

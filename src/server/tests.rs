@@ -38,10 +38,17 @@ async fn start(limits: Limits) -> Running {
         }
     };
     let endless = || async { Body::from_stream(futures::stream::pending::<io::Result<Bytes>>()) };
+    let flood = || async {
+        let piece = || Ok::<_, io::Error>(Bytes::from_static(&[0; 16 << 10]));
+        Body::from_stream(futures::stream::repeat_with(piece))
+    };
     let app = Router::new()
         .route("/", get(|| async { "hello" }))
-        .route("/slow", get(slow))
-        .route("/bellwether.peer.v1.Peer/Append", get(endless));
+        .route("/slow", get(slow.clone()))
+        .route("/bellwether.peer.v1.Peer/Append", get(endless))
+        .route("/etcdserverpb.Lease/LeaseKeepAlive", get(endless))
+        .route("/etcdserverpb.Watch/Watch", get(flood))
+        .route("/v3lockpb.Lock/Lock", get(slow));
     let (stop, stopped) = oneshot::channel();
     let shutdown = async move { drop(stopped.await) };
     let ended = tokio::spawn(serve(listener, app, limits, metrics.clone(), shutdown));
@@ -252,6 +259,84 @@ async fn a_client_does_not_stay_for_ever_by_calling_itself_grpc() {
     client.write_all(slow).await.expect("sent");
     assert_eq!(read_all(&mut client).await, "");
     assert_eq!(running.refused("slow_request"), 1);
+}
+
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
+const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
+
+#[tokio::test]
+async fn an_endless_call_has_no_deadline() {
+    let running = start(Limits { request_life: SHORT, ..Limits::default() }).await;
+    let mut client = http2(&running).await;
+    let call = request(KEEP_ALIVE, "application/grpc");
+    let mut call = client.send_request(call).await.expect("served").into_body();
+    let waiting = tokio::spawn(client.send_request(request("/v3lockpb.Lock/Lock", "application/grpc")));
+    running.begun.acquire().await.expect("never closed").forget();
+    let mut stuck = running.connect().await;
+    stuck.write_all(SLOW).await.expect("sent");
+    assert_eq!(read_all(&mut stuck).await, "");
+    // They were begun before, so their time would have passed as well.
+    assert!(futures::poll!(std::pin::pin!(call.frame())).is_pending());
+    running.gate.add_permits(2);
+    assert_eq!(waiting.await.expect("no panic").expect("answered").status(), 200);
+}
+
+/// Without pings nobody would notice that the client is gone.
+#[tokio::test]
+async fn over_http1_no_call_is_endless() {
+    let running = start(Limits { request_life: SHORT, ..Limits::default() }).await;
+    let mut client = running.connect().await;
+    client.write_all(b"GET /v3lockpb.Lock/Lock HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("sent");
+    assert_eq!(read_all(&mut client).await, "");
+    assert_eq!(running.refused("slow_request"), 1);
+}
+
+#[tokio::test]
+async fn who_does_not_read_an_endless_reply_is_cut_off_and_who_reads_is_not() {
+    let running = start(Limits { unread_timeout: SHORT, ..Limits::default() }).await;
+    let mut reader = http2(&running).await;
+    let reading = reader.send_request(request(WATCH, "application/grpc")).await.expect("served");
+    let read = tokio::spawn(async move {
+        let mut body = reading.into_body();
+        while let Some(Ok(_)) = body.frame().await {
+            // Others have their turn on this thread.
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut lazy = http2(&running).await;
+    let reply = lazy.send_request(request(WATCH, "application/grpc")).await.expect("served");
+    while running.refused("unread_stream") == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut body = reply.into_body();
+    while let Some(Ok(_)) = body.frame().await {}
+    assert!(!read.is_finished() && !reader.is_closed());
+    assert_eq!(running.refused("unread_stream"), 1);
+    read.abort();
+}
+
+/// Past the cap an endless call is a client's like any other.
+#[tokio::test]
+async fn an_endless_call_has_no_rights_of_a_peer() {
+    let limits = Limits { max_connections: 1, reserved_connections: 1, ..Limits::default() };
+    let running = start(limits).await;
+    let mut first = running.connect().await;
+    first.write_all(HELLO).await.expect("sent");
+    read_hello(&mut first).await;
+    let mut client = http2(&running).await;
+    let call = request(KEEP_ALIVE, "application/grpc");
+    assert_eq!(client.send_request(call).await.expect("answered").status(), 503);
+}
+
+#[tokio::test]
+async fn stopping_does_not_wait_for_endless_calls() {
+    let running = start(Limits { drain_timeout: Duration::from_secs(3600), ..Limits::default() }).await;
+    let mut client = http2(&running).await;
+    let call = request(KEEP_ALIVE, "application/grpc");
+    let mut call = client.send_request(call).await.expect("served").into_body();
+    running.stop.send(()).expect("running");
+    running.ended.await.expect("no panic").expect("drained");
+    assert!(call.frame().await.is_none_or(|frame| frame.is_err()));
 }
 
 #[tokio::test]

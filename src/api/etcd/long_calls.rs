@@ -21,8 +21,6 @@ use crate::node::Node;
 const MAX_LONG_CALLS: usize = 16 * 1024;
 /// What a refused client is told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// A member that has known no leader for so many election timeouts has lost it. As in etcd.
-const LEADERLESS_TIMEOUTS: u32 = 3;
 
 /// A stream of replies as the generated services want it.
 pub type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -127,13 +125,8 @@ impl Api {
 
 /// Returns when this node has known no leader for some time; never, unless `asked`.
 async fn leaderless(node: Node, asked: bool) {
-    if !asked {
-        return std::future::pending().await;
-    }
-    let timeout = node.config().election_timeout;
-    let mut missing = 0;
-    while missing < LEADERLESS_TIMEOUTS {
-        tokio::time::sleep(timeout).await;
-        missing = if node.standing().leader.is_none() { missing + 1 } else { 0 };
+    match asked {
+        true => node.leaderless().await,
+        false => std::future::pending().await,
     }
 }

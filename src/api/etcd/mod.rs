@@ -1,5 +1,7 @@
 //! etcd's services, for its clients: the same names, texts and meanings, on the same store.
 //!
+//! A stream of [`watch`]es is served by the node's hub; the rest are unary.
+//!
 //! A unary call goes through [`Api::unary`]: it is admitted, timed, and its error mapped;
 //! in between a handler checks the request as etcd does, makes one call on the node, and
 //! fills the reply with a [`header`]. Any member answers: writes and linearizable reads
@@ -24,6 +26,7 @@ mod lock;
 mod long_calls;
 mod maintenance;
 mod reflection;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +89,7 @@ fn services(api: Api) -> axum::Router {
     let maintenance = MaintenanceServer::new(maintenance::Maintenance(api.clone()));
     axum::Router::new()
         .route_service("/etcdserverpb.KV/{*rpc}", kv)
+        .route_service(watch::PATH, watch::service(api.clone(), read_bytes))
         .route_service("/etcdserverpb.Lease/{*rpc}", lease)
         .route_service("/v3lockpb.Lock/{*rpc}", lock)
         .route_service("/v3electionpb.Election/{*rpc}", election)

@@ -58,8 +58,8 @@ use tokio::time::Instant;
 pub use hash::{KeysHash, MarkedState, STATE_HASH_FORMAT, StateHash, StateHasher};
 pub use snapshot::{ReceivedSnapshot, SnapshotImage, SnapshotWriter};
 pub use types::{
-    AppliedMembership, AppliedState, Change, KeyRange, KeyValue, Lease, RangeQuery, RangeResult, ReadError,
-    Refusal, Reply, RevisionBounds, Sort, SortBy, StoreStats,
+    AppliedMembership, AppliedState, Change, HistoryPage, HistoryRow, KeyRange, KeyValue, Lease, PageLimit,
+    RangeQuery, RangeResult, ReadError, Refusal, Reply, RevisionBounds, Sort, SortBy, StoreStats,
 };
 
 use crate::env::workers::Worker;
@@ -228,6 +228,17 @@ impl Store {
     /// but never part of a revision, and at least one whole revision if there is one.
     pub fn changes_since(&self, after: Revision, limit: usize) -> Result<Vec<Change>, ReadError> {
         self.inner.shared.changes_since(after, limit)
+    }
+
+    /// Changes with a revision above `after`, oldest first, a page of them.
+    pub fn history(&self, after: Revision, limit: PageLimit) -> Result<HistoryPage, ReadError> {
+        self.inner.shared.history(after, limit)
+    }
+
+    /// What these changes replaced: nothing when one made its key, or when what it replaced
+    /// is compacted by now.
+    pub fn replaced(&self, rows: &[&HistoryRow]) -> Result<Vec<Option<KeyValue>>, ReadError> {
+        Ok(self.inner.shared.replaced(rows)?)
     }
 
     /// Returns when what compaction at or before `revision` forgot is gone from the disk, or

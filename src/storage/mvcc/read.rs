@@ -8,7 +8,9 @@ use super::row::{Row, RowId, RowRef};
 use super::select::{Found, Selection};
 use super::state::{Shared, State};
 use super::table::{View, redb_error};
-use super::types::{Change, KeyValue, RangeQuery, RangeResult, ReadError};
+use super::types::{
+    Change, HistoryPage, HistoryRow, KeyValue, PageLimit, RangeQuery, RangeResult, ReadError,
+};
 use crate::types::Revision;
 
 impl From<io::Error> for ReadError {
@@ -40,72 +42,107 @@ impl Shared {
     }
 
     pub fn changes_since(&self, after: Revision, limit: usize) -> Result<Vec<Change>, ReadError> {
+        let limit = PageLimit { rows: limit, bytes: usize::MAX };
+        Ok(self.history(after, limit)?.rows.into_iter().map(|row| row.change).collect())
+    }
+
+    pub fn history(&self, after: Revision, limit: PageLimit) -> Result<HistoryPage, ReadError> {
         let mut page = Page::new(limit);
-        let (tail, view) = {
+        let (tail, view, revision) = {
             let state = self.state.read();
             if after < state.compacted {
                 return Err(ReadError::Compacted { oldest: state.compacted });
             }
             let view_has_some = after < state.view.meta.revision;
-            (tail_page(&state, after, limit), view_has_some.then(|| state.view.clone()))
+            let view = view_has_some.then(|| state.view.clone());
+            (tail_page(&state, after, limit), view, state.revision)
         };
         if let Some(view) = view
             && !page.fill_from_table(&view, after)?
         {
-            return Ok(page.changes);
+            return Ok(page.cut());
         }
         for (id, row) in &tail {
-            if !page.push(*id, || row.to_change(*id)) {
-                break;
+            if !page.push(*id, || row.to_history(*id)) {
+                return Ok(page.cut());
             }
         }
-        Ok(page.changes)
+        Ok(HistoryPage { rows: page.rows, upto: revision.max(after) })
+    }
+
+    /// What each of these rows replaced: nothing when it made the key, or when that is
+    /// compacted by now.
+    pub fn replaced(&self, rows: &[&HistoryRow]) -> io::Result<Vec<Option<KeyValue>>> {
+        let (found, view) = {
+            let state = self.state.read();
+            let readable = |row: &HistoryRow| row.change.revision() > state.compacted;
+            let find = |row: &&HistoryRow| {
+                let id = row.replaced.filter(|_| readable(row))?;
+                Some(Found::at(&state, id))
+            };
+            (rows.iter().map(find).collect::<Vec<_>>(), state.view.clone())
+        };
+        found.into_iter().map(|found| found.map(|found| found.read(&view, false)).transpose()).collect()
     }
 }
 
 /// The tail's rows after a revision, up to and with the one that surely overfills a page.
-fn tail_page(state: &State, after: Revision, limit: usize) -> Vec<(RowId, Row)> {
+fn tail_page(state: &State, after: Revision, limit: PageLimit) -> Vec<(RowId, Row)> {
     let mut page = Page::new(limit);
     let mut rows = Vec::new();
     for (id, row) in state.tail.rows_after(after) {
         rows.push((*id, row.clone()));
-        if !page.push(*id, || row.to_change(*id)) {
+        if !page.push(*id, || row.to_history(*id)) {
             break;
         }
     }
     rows
 }
 
-/// Changes in order, cut at the end of a revision.
+/// Rows in order, cut at the end of a revision.
 struct Page {
-    changes: Vec<Change>,
-    limit: usize,
-    /// The revision of the last change, and how many changes came before that revision.
+    rows: Vec<HistoryRow>,
+    bytes: usize,
+    limit: PageLimit,
+    /// The revision of the last row, and how many rows came before that revision.
     last: Revision,
     before_last: usize,
 }
 
 impl Page {
-    fn new(limit: usize) -> Self {
-        let limit = if limit == 0 { usize::MAX } else { limit };
-        Self { changes: Vec::new(), limit, last: 0, before_last: 0 }
+    fn new(limit: PageLimit) -> Self {
+        let rows = if limit.rows == 0 { usize::MAX } else { limit.rows };
+        let limit = PageLimit { rows, ..limit };
+        Self { rows: Vec::new(), bytes: 0, limit, last: 0, before_last: 0 }
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.len() >= self.limit.rows || self.bytes >= self.limit.bytes
     }
 
     /// False when the page is full. The first revision is taken whole even when it alone is
     /// longer than the limit: otherwise a reader could never get past it.
-    fn push(&mut self, id: RowId, change: impl FnOnce() -> Change) -> bool {
+    fn push(&mut self, id: RowId, row: impl FnOnce() -> HistoryRow) -> bool {
         if id.revision != self.last {
-            if self.changes.len() >= self.limit {
+            if self.is_full() {
                 return false;
             }
             self.last = id.revision;
-            self.before_last = self.changes.len();
-        } else if self.changes.len() >= self.limit && self.before_last > 0 {
-            self.changes.truncate(self.before_last);
+            self.before_last = self.rows.len();
+        } else if self.is_full() && self.before_last > 0 {
+            self.rows.truncate(self.before_last);
             return false;
         }
-        self.changes.push(change());
+        let row = row();
+        self.bytes += row.bytes();
+        self.rows.push(row);
         true
+    }
+
+    /// A page that something did not fit into.
+    fn cut(self) -> HistoryPage {
+        let upto = self.rows.last().map_or(0, |row| row.change.revision());
+        HistoryPage { rows: self.rows, upto }
     }
 
     /// False when the page is full.
@@ -115,7 +152,7 @@ impl Page {
             let (id, encoded) = entry.map_err(redb_error)?;
             let id = RowId::from_key(id.value());
             let row = RowRef::decode(encoded.value())?;
-            if !self.push(id, || row.to_row().to_change(id)) {
+            if !self.push(id, || row.to_row().to_history(id)) {
                 return Ok(false);
             }
         }

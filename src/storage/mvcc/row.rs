@@ -8,7 +8,7 @@ use std::io;
 use bytes::Bytes;
 use prost::encoding::{decode_varint, encode_varint};
 
-use super::types::{Change, KeyValue};
+use super::types::{Change, HistoryRow, KeyValue};
 use crate::types::Revision;
 
 /// Where a row stands in history: a revision, and its number among the changes that
@@ -86,6 +86,10 @@ impl Row {
         } else {
             Change::Put(self.to_key_value(id))
         }
+    }
+
+    pub fn to_history(&self, id: RowId) -> HistoryRow {
+        HistoryRow { change: self.to_change(id), replaced: self.previous }
     }
 }
 

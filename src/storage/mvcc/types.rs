@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
+use super::row::RowId;
 use crate::types::{LogId, Revision};
 
 /// One version of one key.
@@ -106,7 +107,7 @@ pub enum ReadError {
 }
 
 /// A half-open range of keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum KeyRange {
     One(Bytes),
     /// From `start` up to, not with, `end`.
@@ -188,6 +189,61 @@ pub struct RangeResult {
 pub enum Change {
     Put(KeyValue),
     Delete { key: Bytes, revision: Revision },
+}
+
+impl Change {
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Change::Put(kv) => &kv.key,
+            Change::Delete { key, .. } => key,
+        }
+    }
+
+    pub fn revision(&self) -> Revision {
+        match self {
+            Change::Put(kv) => kv.mod_revision,
+            Change::Delete { revision, .. } => *revision,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Change::Put(kv) => kv.key.len() + kv.value.len(),
+            Change::Delete { key, .. } => key.len(),
+        }
+    }
+}
+
+/// A change as history has it: with what it replaced, for [`super::Store::replaced`].
+#[derive(Clone, Debug)]
+pub struct HistoryRow {
+    pub change: Change,
+    pub(super) replaced: Option<RowId>,
+}
+
+impl HistoryRow {
+    pub(super) fn bytes(&self) -> usize {
+        self.change.bytes()
+    }
+}
+
+/// A part of history, whole revisions in order.
+#[derive(Clone, Debug, Default)]
+pub struct HistoryPage {
+    pub rows: Vec<HistoryRow>,
+    /// There is nothing else up to this revision: the store's when the page was read, or
+    /// that of the page's last row when there is more.
+    pub upto: Revision,
+}
+
+/// How much of history one page may have. A revision is never cut: a page has at least
+/// one, however large it is.
+#[derive(Clone, Copy, Debug)]
+pub struct PageLimit {
+    /// 0: no limit.
+    pub rows: usize,
+    /// Keys and values together.
+    pub bytes: usize,
 }
 
 /// A lease as it is replicated. Whether its time is over is for the leader to say.
