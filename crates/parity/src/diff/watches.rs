@@ -209,7 +209,8 @@ impl WatchStream {
                 Some(WatchUnion::CreateRequest(create)) if reply.created && !reply.canceled => {
                     self.live.insert(reply.watch_id, Live { request: create.clone() });
                 }
-                _ if reply.canceled => drop(self.live.remove(&reply.watch_id)),
+                // One that was never created has the id that stands for none.
+                _ if reply.canceled && !reply.created => drop(self.live.remove(&reply.watch_id)),
                 _ => {}
             }
         }
