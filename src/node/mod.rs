@@ -20,6 +20,7 @@
 //! [`Node::drain`] hands over before a stop. A node is one restartable function of its
 //! configuration and its `World`: no statics, no process-wide state.
 
+mod batch;
 pub mod bootstrap;
 mod drain;
 mod forward;
@@ -133,7 +134,7 @@ pub(crate) struct Running {
     cluster: ClusterId,
     writes: write::WriteQueue,
     reads: read::ReadIndexes,
-    clocks: write::Clocks,
+    clocks: batch::Clocks,
     /// Everything applied before the last stop is applied again.
     recovered: AtomicBool,
     /// When local reads stop waiting for that.
@@ -366,7 +367,7 @@ impl Shared {
         let started = started.await;
         let (consensus, refusals) = started.map_err(Exit::failed)?;
         let lease = leases::LeaseClock::new(consensus.clone(), self.store.clone());
-        let clocks = write::Clocks { wall: self.world.clock.clone(), lease: lease.clone() };
+        let clocks = batch::Clocks { wall: self.world.clock.clone(), lease: lease.clone() };
         let (writes, batcher) = write::WriteQueue::new(consensus.clone(), clocks.clone());
         let (reads, confirmer) = read::ReadIndexes::new(consensus.clone(), lease);
         let running = Arc::new(Running {

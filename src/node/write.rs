@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::future::Either;
 use prost::Message;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -16,19 +15,17 @@ use tokio::time::Instant;
 
 use crate::consensus::types::PersistedSlot;
 use crate::consensus::{Consensus, ProposeError};
+use crate::env::Timer;
 use crate::env::planted::{Bug, is_planted};
-use crate::env::{Clock, Timer};
 use crate::error::{Error, LeaderHint, Result};
 use crate::proto::log::precondition::Is;
-use crate::proto::log::{Command, CommandBatch, Txn, command, txn_op};
+use crate::proto::log::{Command, Txn, command, txn_op};
 use crate::storage::mvcc::{Reply, TAIL_LIMIT_BYTES};
 use crate::types::{Ack, LogId, MemberName, Role};
 
-use super::leases::LeaseClock;
+use super::batch::{Clocks, ProposedAt, encode};
 use super::{Node, Running, Shared, status};
 
-/// The format of [`CommandBatch`].
-const BATCH_FORMAT: u32 = 2;
 /// Commands, and bytes of keys and values, in one log entry at most: small enough that
 /// a follower's fsync and a heartbeat never wait long behind one.
 const MAX_BATCH_COMMANDS: usize = 1024;
@@ -219,32 +216,6 @@ async fn gather(queue: mpsc::UnboundedReceiver<Queued>, consensus: Consensus, cl
         let _ = next_turn.before(Instant::now() + MAX_GATHER, proposing).await;
         gatherer.crowd = answered + gatherer.queue.len();
     }
-}
-
-/// What a log entry says of time, since apply reads no clock.
-#[derive(Clone)]
-pub(crate) struct Clocks {
-    pub wall: Arc<dyn Clock>,
-    pub lease: LeaseClock,
-}
-
-/// When a batch is proposed, in milliseconds on both clocks.
-#[derive(Clone, Copy)]
-pub(super) struct ProposedAt {
-    time_ms: u64,
-    lease_clock_ms: u64,
-}
-
-impl Clocks {
-    pub fn now(&self) -> ProposedAt {
-        ProposedAt { time_ms: self.wall.now_ms(), lease_clock_ms: self.lease.now_ms() }
-    }
-}
-
-/// One log entry's commands as the log carries them.
-pub(super) fn encode(commands: Vec<Command>, at: ProposedAt) -> Bytes {
-    let ProposedAt { time_ms, lease_clock_ms } = at;
-    CommandBatch { format: BATCH_FORMAT, time_ms, commands, lease_clock_ms }.encode_to_vec().into()
 }
 
 /// Encodes, proposes and answers one batch.

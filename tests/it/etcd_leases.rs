@@ -11,12 +11,12 @@ use crate::support::{Cluster, Etcd, PATIENCE, eventually};
 
 /// The shortest lease that there is.
 const SHORT_S: i64 = 2;
-/// Long enough for a new leader to be elected before it ends.
+/// Long enough for the last leader to be given up, and another elected, before it ends.
 const MIDDLE_S: i64 = 8;
 /// Nobody waits for its end.
 const LONG_S: i64 = 120;
-/// A keep-alive that takes longer is tried again: its node, or the leader, is paused.
-const RENEWAL_TIMEOUT: Duration = Duration::from_millis(700);
+/// Most of a lease: the node, and not its client, tries again when the leader is paused.
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(6);
 const BETWEEN_RENEWALS: Duration = Duration::from_millis(100);
 /// What a change of leader may give to a lease: the time between two written clocks.
 const UNWRITTEN_S: i64 = 3;

@@ -58,6 +58,8 @@ fn shape(request: &TxnRequest, most: usize, depth: usize) -> Result<()> {
     let left = most.checked_sub(ops).filter(|_| depth > 0).ok_or(Refused::TooManyOps)?;
     compare.iter().try_for_each(|compare| has_key(&compare.key))?;
     success.iter().chain(failure).try_for_each(|op| match &op.request {
+        // On its own it would mean the newest; here etcd says that it is gone.
+        Some(Request::RequestRange(request)) if request.revision < 0 => Err(Refused::Compacted),
         Some(Request::RequestRange(request)) => range(request),
         Some(Request::RequestPut(request)) => put(request),
         Some(Request::RequestDeleteRange(request)) => delete_range(request),
@@ -67,8 +69,9 @@ fn shape(request: &TxnRequest, most: usize, depth: usize) -> Result<()> {
     })
 }
 
-/// The keys that a branch changes. None may be put twice, or put and deleted: at one
-/// revision a key has one value.
+/// The keys that a branch changes, judged as etcd does: all deletes of a level come before
+/// its nested transactions, and its own puts after them, whatever the order in the request.
+/// No key may be put twice, or put after a delete that covers it.
 #[derive(Default)]
 struct Changes {
     puts: BTreeSet<Bytes>,
@@ -78,46 +81,41 @@ struct Changes {
 impl Changes {
     fn of(branch: &[RequestOp]) -> Result<Self> {
         let mut changes = Self::default();
-        for op in branch {
-            if let Some(Request::RequestDeleteRange(delete)) = &op.request {
-                changes.deletes.push(KeyRange::of_request(&delete.key, &delete.range_end));
+        let requests = || branch.iter().filter_map(|op| op.request.as_ref());
+        for request in requests() {
+            if let Request::RequestDeleteRange(delete) = request {
+                changes.deletes.push(interval(delete));
             }
         }
-        for op in branch {
-            if let Some(Request::RequestTxn(nested)) = &op.request {
+        for request in requests() {
+            if let Request::RequestTxn(nested) = request {
                 // Only one of the two is carried out: they may change the same keys.
-                let mut either = Self::of(&nested.success)?;
-                either.or(Self::of(&nested.failure)?);
-                changes.and(either)?;
+                let (success, failure) = (Self::of(&nested.success)?, Self::of(&nested.failure)?);
+                let puts: BTreeSet<Bytes> = success.puts.into_iter().chain(failure.puts).collect();
+                puts.into_iter().try_for_each(|key| changes.put(key))?;
+                changes.deletes.extend(success.deletes.into_iter().chain(failure.deletes));
             }
         }
-        for op in branch {
-            if let Some(Request::RequestPut(put)) = &op.request {
+        for request in requests() {
+            if let Request::RequestPut(put) = request {
                 changes.put(put.key.clone())?;
             }
         }
         Ok(changes)
     }
 
-    fn deletes(&self, key: &Bytes) -> bool {
-        self.deletes.iter().any(|range| range.contains(key))
-    }
-
     fn put(&mut self, key: Bytes) -> Result<()> {
-        if self.deletes(&key) || !self.puts.insert(key) { Err(Refused::DuplicateKey) } else { Ok(()) }
+        let deleted = self.deletes.iter().any(|range| range.contains(&key));
+        if deleted || !self.puts.insert(key) { Err(Refused::DuplicateKey) } else { Ok(()) }
     }
+}
 
-    fn or(&mut self, other: Self) {
-        self.puts.extend(other.puts);
-        self.deletes.extend(other.deletes);
-    }
-
-    /// Both are carried out.
-    fn and(&mut self, other: Self) -> Result<()> {
-        let clash = self.puts.iter().any(|key| other.deletes(key));
-        other.puts.into_iter().try_for_each(|key| self.put(key))?;
-        self.deletes.extend(other.deletes);
-        if clash { Err(Refused::DuplicateKey) } else { Ok(()) }
+/// Taken literally, as in etcd: a `range_end` of one zero byte is before every key, so such
+/// a delete, of all keys from one on, collides with no put.
+fn interval(delete: &DeleteRangeRequest) -> KeyRange {
+    match delete.range_end.is_empty() {
+        true => KeyRange::One(delete.key.clone()),
+        false => KeyRange::Between(delete.key.clone(), delete.range_end.clone()),
     }
 }
 
@@ -158,10 +156,11 @@ mod tests {
             either(vec![delete_op("a", "c")], vec![]),
             either(vec![], vec![put_op("b")])
         ]));
-        assert!(duplicate(vec![
-            either(vec![put_op("b")], vec![]),
-            either(vec![delete_op("a", "c")], vec![])
-        ]));
+        assert!(
+            check(vec![either(vec![put_op("b")], vec![]), either(vec![delete_op("a", "c")], vec![])]).is_ok(),
+            "a later sibling may delete it"
+        );
+        assert!(check(vec![delete_op("a", "\0"), put_op("b")]).is_ok(), "etcd takes the end literally");
         assert!(check(vec![delete_op("ab", "a"), put_op("b\0")]).is_ok(), "an inverted range has no keys");
         assert!(check(vec![put_op("c"), delete_op("a", "c"), delete_op("b", "c")]).is_ok());
         assert!(check(vec![either(vec![put_op("a")], vec![put_op("a")]), put_op("b")]).is_ok());

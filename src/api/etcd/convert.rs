@@ -80,15 +80,37 @@ fn op(op: RequestOp) -> log::TxnOp {
     log::TxnOp { op }
 }
 
-/// What is compared is the target's affair; a value of another kind counts as none.
+/// What is compared is the target's affair; a value of another kind counts as none. Kinds
+/// that etcd does not know it answers all the same: an unknown result holds always, an
+/// unknown target is equal to anything.
 fn compare(compare: Compare) -> log::Compare {
+    let (result, target) = (CompareResult::try_from(compare.result), CompareTarget::try_from(compare.target));
+    let (comparison, with) = match (result, target) {
+        (Ok(_), Ok(_)) => known(&compare),
+        (Ok(result), Err(_)) => constant(result == CompareResult::Equal),
+        (Err(_), _) => constant(true),
+    };
+    log::Compare {
+        key: compare.key,
+        range_end: compare.range_end,
+        comparison: comparison.into(),
+        with: Some(with),
+    }
+}
+
+/// No version is below 0.
+fn constant(holds: bool) -> (Comparison, With) {
+    (if holds { Comparison::NotEqual } else { Comparison::Equal }, With::Version(-1))
+}
+
+fn known(compare: &Compare) -> (Comparison, With) {
     let comparison = match compare.result() {
         CompareResult::Equal => Comparison::Equal,
         CompareResult::Greater => Comparison::Greater,
         CompareResult::Less => Comparison::Less,
         CompareResult::NotEqual => Comparison::NotEqual,
     };
-    let with = match (compare.target(), compare.target_union) {
+    let with = match (compare.target(), compare.target_union.clone()) {
         (CompareTarget::Version, Some(TargetUnion::Version(number))) => With::Version(number),
         (CompareTarget::Version, _) => With::Version(0),
         (CompareTarget::Create, Some(TargetUnion::CreateRevision(number))) => With::CreateRevision(number),
@@ -100,12 +122,7 @@ fn compare(compare: Compare) -> log::Compare {
         (CompareTarget::Lease, Some(TargetUnion::Lease(number))) => With::Lease(number),
         (CompareTarget::Lease, _) => With::Lease(0),
     };
-    log::Compare {
-        key: compare.key,
-        range_end: compare.range_end,
-        comparison: comparison.into(),
-        with: Some(with),
-    }
+    (comparison, with)
 }
 
 pub fn key_value(kv: KeyValue) -> mvccpb::KeyValue {

@@ -60,6 +60,11 @@ impl Refused {
         }
     }
 
+    /// It may have taken effect, or may yet.
+    pub fn may_have_happened(&self) -> bool {
+        matches!(self, Refused::Other(Error::Unknown { .. }))
+    }
+
     fn code(&self) -> Code {
         match self {
             Refused::EmptyKey
@@ -140,6 +145,26 @@ impl From<ReadError> for Refused {
             ReadError::Failed(why) => Refused::Other(Error::Failed { why }),
         }
     }
+}
+
+/// A message that is too large to be read is refused by the transport; etcd's says it with
+/// another code, by which clients tell.
+pub fn as_go_says(mut response: http::Response<axum::body::Body>) -> http::Response<axum::body::Body> {
+    const TOO_LARGE: &str = "Error, decoded message length too large";
+    // Only a refusal has its status in the head.
+    if response.headers().contains_key(Status::GRPC_STATUS)
+        && let Some(status) = Status::from_header_map(response.headers())
+        && status.code() == Code::OutOfRange
+        && status.message().starts_with(TOO_LARGE)
+    {
+        let numbers: Vec<&str> = status.message().split(|c: char| !c.is_ascii_digit()).collect();
+        let mut numbers = numbers.into_iter().filter(|number| !number.is_empty());
+        let (found, limit) = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+        let text = format!("grpc: received message larger than max ({found} vs. {limit})");
+        // The text is ASCII; if it could not be a header, the old one would stay.
+        let _ = Status::resource_exhausted(text).add_header(response.headers_mut());
+    }
+    response
 }
 
 /// A reply that does not fit its command: a fault of ours.

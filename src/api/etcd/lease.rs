@@ -2,6 +2,7 @@
 
 use futures::StreamExt;
 use rand::Rng;
+use tokio::time::Instant;
 use tonic::{Request, Status, Streaming};
 
 use super::error::mixed_up;
@@ -24,6 +25,8 @@ const MAX_TTL_S: i64 = 9_000_000_000;
 /// Keep-alives of one stream under way at once; the next is read when one is answered.
 const MAX_PIPELINED: usize = 64;
 const MS_PER_SECOND: u64 = 1000;
+/// A keep-alive without an answer for so many election timeouts is tried again.
+const RENEWAL_TIMEOUTS: u32 = 2;
 
 pub struct Lease(pub Api);
 
@@ -104,11 +107,19 @@ impl Api {
         Ok(LeaseKeepAliveResponse { header, id, ttl })
     }
 
-    /// How many seconds it has, from now.
+    /// How many seconds it has, from now. Twice does no harm, so it alone is tried again when
+    /// the leader does not answer: by then another may lead, and the lease goes on.
     pub async fn lease_renew(&self, id: i64) -> Result<i64> {
-        match self.write(Op::LeaseRenew(LeaseRenew { id })).await? {
-            (Reply::Lease { ttl_s, .. }, _) => Ok(ttl_s),
-            _ => Err(mixed_up()),
+        let deadline = Instant::now() + self.timeout();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let attempt = left.min(self.node.config().election_timeout * RENEWAL_TIMEOUTS);
+            match self.write_within(attempt, Op::LeaseRenew(LeaseRenew { id })).await {
+                Ok((Reply::Lease { ttl_s, .. }, _)) => return Ok(ttl_s),
+                Ok(_) => return Err(mixed_up()),
+                Err(refused) if attempt == left || !refused.may_have_happened() => return Err(refused),
+                Err(_) => {}
+            }
         }
     }
 

@@ -97,6 +97,7 @@ fn services(api: Api) -> axum::Router {
         .route_service("/etcdserverpb.Maintenance/{*rpc}", maintenance)
         .route_service("/grpc.health.v1.Health/{*rpc}", HealthServer::new(health::Health(api)))
         .merge(reflection::router())
+        .layer(axum::middleware::map_response(async |response| error::as_go_says(response)))
 }
 
 impl Api {
@@ -145,8 +146,12 @@ impl Api {
     /// Replicates a command through whichever member leads; a refusal by the state is an
     /// error. The reply comes with the term in which it was committed.
     async fn write(&self, op: Op) -> Result<(Reply, u64)> {
+        self.write_within(self.timeout(), op).await
+    }
+
+    async fn write_within(&self, timeout: Duration, op: Op) -> Result<(Reply, u64)> {
         let command = Command { op: Some(op), precondition: None };
-        let request = WriteRequest { command, ack: Ack::Quorum, timeout: self.timeout(), forward: true };
+        let request = WriteRequest { command, ack: Ack::Quorum, timeout, forward: true };
         let written = self.node.write_once_led(request).await?;
         match written.reply {
             Some(Reply::Refused { why }) => Err(why.into()),

@@ -36,7 +36,7 @@ use crate::storage::mvcc::{MarkedState, STATE_HASH_FORMAT, StateHash};
 use crate::types::{LogId, LogIndex, Role};
 
 use self::judge::Verdict;
-use super::{Running, Shared, write};
+use super::{Running, Shared, batch};
 
 pub use self::alarm::Alarm;
 
@@ -132,7 +132,7 @@ pub(crate) async fn propose_marks(shared: Arc<Shared>, running: Arc<Running>) {
 async fn one_mark(shared: &Shared, running: &Running) -> Result<(), ProposeError> {
     let mark = command::Op::StateCheck(StateCheck { leader: running.me().0 });
     let commands = vec![Command { op: Some(mark), precondition: None }];
-    let encoded = write::encode(commands, running.clocks.now());
+    let encoded = batch::encode(commands, running.clocks.now());
     let (at, _) = running.consensus.propose(encoded, None).await?.outcome().await?;
     let mut compared = shared.checks.compared.subscribe();
     // An error means that the node is stopping.

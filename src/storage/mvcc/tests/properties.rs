@@ -86,12 +86,12 @@ fn txn() -> impl Strategy<Value = Txn> {
     })
 }
 
-/// Changes each key at most once, as the API sees to.
+/// Puts each key at most once, as the API sees to; it may be deleted before or after.
 fn branch() -> impl Strategy<Value = Vec<TxnOp>> {
     let changes = proptest::collection::vec((put_op(), any::<bool>()), 0..4);
     (changes, any::<bool>()).prop_map(|(changes, reads)| {
         let mut seen = std::collections::BTreeSet::new();
-        let changes = changes.into_iter().filter(|(put, _)| seen.insert(put.key.clone()));
+        let changes = changes.into_iter().filter(|(put, deletes)| *deletes || seen.insert(put.key.clone()));
         let changes = changes.map(|(put, deletes)| match deletes {
             true => txn_op::Op::Delete(Delete {
                 key: put.key.clone(),
