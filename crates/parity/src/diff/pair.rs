@@ -95,7 +95,13 @@ impl Pair {
 fn races_with_events(action: &Action) -> bool {
     match action {
         Action::Compact(_) => true,
-        Action::Watch(request) => matches!(request.request_union, Some(WatchUnion::CancelRequest(_))),
+        Action::Watch(request) => matches!(
+            request.request_union,
+            Some(
+                WatchUnion::CancelRequest(_)
+                    | WatchUnion::CreateRequest(WatchCreateRequest { watch_id: 1.., .. })
+            )
+        ),
         _ => false,
     }
 }

@@ -5,7 +5,7 @@
 //! come when they come; [`WatchStream::settle`] waits until each watch has told a change
 //! that was made after everything else, so what it told before is complete.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -99,6 +99,8 @@ pub struct WatchStream {
     replies: Streaming<WatchResponse>,
     live: BTreeMap<i64, Live>,
     told: BTreeMap<i64, Watched>,
+    /// Ended by the server. What a client that goes on with them hears is known to differ.
+    ended: BTreeSet<i64>,
 }
 
 impl WatchStream {
@@ -117,13 +119,21 @@ impl WatchStream {
             .await
             .map_err(|_| tonic::Status::deadline_exceeded("the watch stream did not open"))??
             .into_inner();
-        let mut stream = Self { node, requests, replies, live: BTreeMap::new(), told: BTreeMap::new() };
+        let mut stream = Self {
+            node,
+            requests,
+            replies,
+            live: BTreeMap::new(),
+            told: BTreeMap::new(),
+            ended: BTreeSet::new(),
+        };
         let control = stream.until_fence(&first).await?;
         Ok((stream, control))
     }
 
     /// Sends one request, and returns what answered it.
     pub async fn control(&mut self, request: WatchRequest) -> Result<Vec<WatchResponse>, tonic::Status> {
+        let request = if self.is_about_an_ended_one(&request) { fence() } else { request };
         for request in [request.clone(), fence()] {
             let sent = self.requests.send(request).await;
             sent.map_err(|_| tonic::Status::unavailable("the watch stream is closed"))?;
@@ -158,8 +168,20 @@ impl WatchStream {
         let told = std::mem::take(&mut self.told);
         for ended in told.values().filter(|watched| watched.ended.is_some()) {
             self.live.remove(&ended.watch_id);
+            self.ended.insert(ended.watch_id);
         }
         Ok(told.into_values().collect())
+    }
+
+    fn is_about_an_ended_one(&self, request: &WatchRequest) -> bool {
+        match &request.request_union {
+            // 0 lets the server choose.
+            Some(WatchUnion::CreateRequest(create)) => {
+                create.watch_id != 0 && self.ended.contains(&create.watch_id)
+            }
+            Some(WatchUnion::CancelRequest(cancel)) => self.ended.contains(&cancel.watch_id),
+            _ => false,
+        }
     }
 
     fn has_told(&self, id: i64, revision: i64) -> bool {

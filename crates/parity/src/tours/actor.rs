@@ -54,6 +54,7 @@ impl Actor {
             .env("PATH", format!("{}:{path}", self.bin.display()))
             .env("ETCDCTL_API", "3")
             .env("ETCDCTL_ENDPOINTS", &self.endpoints)
+            .env("BARE", self.endpoints.replace("http://", ""))
             .env("ENDPOINT", self.endpoints.split(',').next().unwrap_or_default())
             .env("BASE", self.base.to_string())
             .envs(ids.map(|(at, id)| (format!("ID{}", at + 1), format!("{id:x}"))))

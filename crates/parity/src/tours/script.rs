@@ -2,7 +2,7 @@
 //!
 //! `$ ` begins a line that is run; a line in brackets before it says how. `#` begins a
 //! comment. A line that is run sees `etcdctl`, its endpoints, the first of them as
-//! `ENDPOINT`, the revision `BASE` at which
+//! `ENDPOINT`, all without a scheme as `BARE`, the revision `BASE` at which
 //! the tour began, and `ID1`, `ID2`, ... for the ids printed so far (in hex).
 
 use anyhow::{Result, bail};

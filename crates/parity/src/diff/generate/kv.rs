@@ -11,8 +11,6 @@ const BIG_ONCE_IN: u32 = 500;
 const MANY_OPS: [usize; 2] = [128, 129];
 /// One more than there are.
 const UNKNOWN_ORDER: i32 = 3;
-/// Behind all keys but the greatest.
-const LAST_KEY: &[u8] = b"\xff";
 /// Transactions within transactions.
 const DEPTH: usize = 2;
 
@@ -63,17 +61,9 @@ impl Generator {
         DeleteRangeRequest { key: self.key(), range_end: self.range_end(), prev_kv: self.once_in(2) }
     }
 
-    /// Not from a key on: see what is known of duplicate keys.
-    fn delete_beside_puts(&mut self) -> DeleteRangeRequest {
-        let mut delete = self.delete();
-        if delete.range_end == b"\0".as_slice() {
-            delete.range_end = Bytes::from_static(LAST_KEY);
-        }
-        delete
-    }
-
     pub(super) fn compact(&mut self) -> CompactionRequest {
         let revision = if self.once_in(10) { 0 } else { self.revision() };
+        self.compacted.push(revision);
         CompactionRequest { revision, physical: self.once_in(4) }
     }
 
@@ -112,7 +102,7 @@ impl Generator {
             0 => None,
             1..15 => Some(RequestKind::RequestPut(self.put())),
             15..24 => Some(RequestKind::RequestRange(self.range())),
-            24..33 => Some(RequestKind::RequestDeleteRange(self.delete_beside_puts())),
+            24..33 => Some(RequestKind::RequestDeleteRange(self.delete())),
             _ if depth < DEPTH => Some(RequestKind::RequestTxn(self.txn(depth + 1))),
             _ => Some(RequestKind::RequestPut(self.put())),
         };

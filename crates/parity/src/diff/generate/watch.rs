@@ -19,6 +19,11 @@ impl Generator {
         WatchRequest { request_union }
     }
 
+    fn start_revision(&mut self) -> i64 {
+        let start = self.revision_once_in(2);
+        if self.compacted.contains(&start) { start + 1 } else { start }
+    }
+
     fn create(&mut self) -> WatchCreateRequest {
         let filters = match self.rng.random_range(0..8) {
             0 => vec![FilterType::Noput as i32],
@@ -32,7 +37,7 @@ impl Generator {
         WatchCreateRequest {
             key: self.key(),
             range_end: self.range_end(),
-            start_revision: if shows_nothing { 0 } else { self.revision_once_in(2) },
+            start_revision: if shows_nothing { 0 } else { self.start_revision() },
             progress_notify: self.once_in(5),
             filters,
             prev_kv: self.once_in(2),
