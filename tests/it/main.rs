@@ -10,6 +10,7 @@ mod disk_faults;
 mod docs;
 mod etcd_leases;
 mod etcd_locks;
+mod etcd_watch;
 mod faults;
 mod hostile;
 mod http_contract;

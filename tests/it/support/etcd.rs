@@ -15,10 +15,10 @@ use tonic::transport::{Channel, Endpoint};
 use super::{Cluster, PATIENCE, eventually};
 
 /// A connection to a node that may be paused: whatever takes longer has failed.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
-pub struct Etcd(Channel);
+pub struct Etcd(pub(super) Channel);
 
 impl Etcd {
     pub fn at(cluster: &Cluster, i: usize) -> Self {

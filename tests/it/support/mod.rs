@@ -10,6 +10,7 @@ mod peace;
 mod process;
 mod raw;
 mod rng;
+mod watch;
 mod workload;
 
 use std::future::Future;
@@ -25,6 +26,7 @@ pub use peace::Peace;
 pub use process::Process;
 pub use raw::Raw;
 pub use rng::Rng;
+pub use watch::Watch;
 pub use workload::{Settings, Workload};
 
 /// How long anything may take on a loaded machine before a test gives up. Generous: it

@@ -57,7 +57,8 @@ impl Method {
     }
 
     fn encode_one(&self, document: serde_json::Value) -> Result<Bytes, serde_json::Error> {
-        let options = DeserializeOptions::new();
+        // A client of a newer etcd may know more than we do.
+        let options = DeserializeOptions::new().deny_unknown_fields(false);
         let message = DynamicMessage::deserialize_with_options(self.descriptor.input(), document, &options)?;
         Ok(message.encode_to_vec().into())
     }
