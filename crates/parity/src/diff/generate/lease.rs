@@ -33,6 +33,15 @@ impl Generator {
                 Action::Revoke(LeaseRevokeRequest { id }),
             ];
         }
-        vec![Action::Grant(LeaseGrantRequest { ttl: self.one_of(&LONG_TTLS), id })]
+        let grant = Action::Grant(LeaseGrantRequest { ttl: self.one_of(&LONG_TTLS), id });
+        if id > 0 && self.once_in(2) {
+            let put = PutRequest { lease: id, key: self.key(), ..PutRequest::default() };
+            return vec![
+                grant,
+                Action::Put(put),
+                Action::TimeToLive(LeaseTimeToLiveRequest { id, keys: true }),
+            ];
+        }
+        vec![grant]
     }
 }
