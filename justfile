@@ -37,6 +37,16 @@ fuzz target="" seconds="300":
 containers:
     tests/containers/run
 
+# Random sequences of requests to Bellwether and to a real etcd, every reply compared.
+etcd-diff N="2000":
+    tests/etcd/run fetch
+    cargo build -p bellwether -p bellwether-parity
+    target/debug/bellwether-parity diff --sequences {{N}}
+
+# The same in short, tours with etcdctl, and two client libraries while a leader is killed.
+etcd:
+    tests/etcd/run
+
 # A local cluster; Ctrl-C stops it.
 up *flags:
     cargo run --release -- up {{flags}}

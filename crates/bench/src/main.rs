@@ -16,7 +16,6 @@
 //! measures, so it has to be small, and says itself what it cost.
 
 mod cli;
-mod cluster;
 mod compare;
 mod fan_out;
 mod load;
@@ -26,6 +25,7 @@ mod target;
 
 use std::process::ExitCode;
 
+use bellwether_bench::cluster;
 use clap::Parser;
 
 fn main() -> ExitCode {

@@ -9,17 +9,22 @@ use super::{Cluster, NODES, Spec, empty, ports};
 
 /// Three members, not started yet.
 pub fn cluster(program: &Path, dir: &Path) -> Result<Cluster> {
+    cluster_of(NODES, program, dir, &[])
+}
+
+/// So many members, with these flags besides.
+pub fn cluster_of(members: usize, program: &Path, dir: &Path, flags: &[&str]) -> Result<Cluster> {
     empty(dir)?;
-    let ports = ports::free(2 * NODES)?;
-    let (client, peer) = ports.split_at(NODES);
+    let ports = ports::free(2 * members)?;
+    let (client, peer) = ports.split_at(members);
     let url = |port: u16| format!("http://127.0.0.1:{port}");
     let name = |index: usize| format!("etcd-{}", index + 1);
-    let members: Vec<String> =
-        (0..NODES).map(|index| format!("{}={}", name(index), url(peer[index]))).collect();
+    let initial: Vec<String> =
+        (0..members).map(|index| format!("{}={}", name(index), url(peer[index]))).collect();
     let spec = |index: usize| {
         let data: OsString = dir.join(name(index)).into();
         let (clients, peers) = (url(client[index]), url(peer[index]));
-        let args: Vec<OsString> = vec![
+        let mut args: Vec<OsString> = vec![
             "--name".into(),
             name(index).into(),
             "--data-dir".into(),
@@ -33,10 +38,11 @@ pub fn cluster(program: &Path, dir: &Path) -> Result<Cluster> {
             "--initial-advertise-peer-urls".into(),
             peers.into(),
             "--initial-cluster".into(),
-            members.join(",").into(),
+            initial.join(",").into(),
         ];
+        args.extend(flags.iter().map(OsString::from));
         let log = dir.join(format!("{}.log", name(index)));
         Spec { program: program.to_owned(), args, env: vec![], log, url: clients }
     };
-    Ok(Cluster::new(dir, (0..NODES).map(spec).collect()))
+    Ok(Cluster::new(dir, (0..members).map(spec).collect()))
 }
