@@ -70,6 +70,9 @@ pub struct Config {
     pub min_free_bytes: u64,
     /// `HASH_CHECK_INTERVAL_MS`: how often the nodes compare their states; zero: never.
     pub hash_check_interval: Duration,
+    /// `HISTORY_AGE_MS`, `HISTORY_REVISIONS`: what compaction leaves; zero: no bound.
+    pub history_age: Duration,
+    pub history_revisions: u64,
     /// `REPLICATION_DELAY_MS`: how much longer replication to each follower takes.
     pub replication_delay: Duration,
     /// `LAB`: the network may be spoilt through the API.

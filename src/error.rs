@@ -23,6 +23,10 @@ pub enum Error {
     /// Too much at once. Nothing was changed; retry after the pause.
     #[error("overloaded: {why}")]
     Overloaded { why: String, retry_after: Duration },
+    /// The leader's disk is nearly full, and this would grow the store. Nothing was
+    /// changed; free some space.
+    #[error("the disk is nearly full: deletes and reads go on; free some space")]
+    DiskFull,
     /// This node cannot serve yet, or no longer. Nothing was changed; ask another.
     #[error("not ready: {why}")]
     NotReady { why: String },

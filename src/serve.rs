@@ -14,7 +14,7 @@ use hyper::body::Incoming;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::api::http::Api;
+use crate::api::{self, http::Api};
 use crate::config::Config;
 use crate::env::net::Listener;
 use crate::env::{World, open_files};
@@ -85,9 +85,8 @@ struct Front {
 
 impl Front {
     fn of(node: &Node) -> Self {
-        let api = Api::new(node.clone());
-        let router = api.router().route_service(PEER_ROUTE, peer_service::service(node));
-        Self { api, router }
+        let (api, router) = api::doors(node.clone());
+        Self { api, router: router.route_service(PEER_ROUTE, peer_service::service(node)) }
     }
 }
 

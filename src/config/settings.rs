@@ -17,6 +17,10 @@ const MIN_FREE_BYTES: u64 = 64 * MIB;
 /// Damage is rare and a comparison reads the whole table, at a tenth of a core: a few
 /// minutes keep it far below what is noticed, and damage from being served for long.
 const HASH_CHECK_INTERVAL_MS: u64 = 5 * 60 * 1000;
+/// Long enough for whoever watches to come back after an outage and miss nothing.
+const HISTORY_AGE_MS: u64 = 60 * 60 * 1000;
+/// About 100 MB of memory and 2 GB of disk with small values.
+const HISTORY_REVISIONS: u64 = 5_000_000;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
@@ -104,6 +108,16 @@ pub struct Settings {
     /// stops serving. 0 turns it off; the leader's setting decides how often
     #[arg(long, env = "HASH_CHECK_INTERVAL_MS", value_name = "MS", default_value_t = HASH_CHECK_INTERVAL_MS)]
     pub hash_check_interval_ms: u64,
+
+    /// How long old versions of keys can be read and watched; then they are compacted. 0
+    /// keeps them whatever their age; the leader's setting counts
+    #[arg(long, env = "HISTORY_AGE_MS", value_name = "MS", default_value_t = HISTORY_AGE_MS)]
+    pub history_age_ms: u64,
+
+    /// How many of the last revisions are kept at most, whatever their age. 0: as many as
+    /// the age allows; the leader's setting counts
+    #[arg(long, env = "HISTORY_REVISIONS", value_name = "N", default_value_t = HISTORY_REVISIONS)]
+    pub history_revisions: u64,
 
     /// Replication to each follower takes so much longer (exercise 2). With --lab it can be
     /// changed while the node runs

@@ -23,6 +23,8 @@ const LOG_SEGMENT_BYTES: RangeInclusive<u64> = 64 * 1024..=4 * 1024 * 1024 * 102
 /// A server needs a few connections for its peers before it can serve anybody.
 /// More often, comparing would be most of what an idle node does.
 const MIN_HASH_CHECK_INTERVAL_MS: u64 = 50;
+/// A second at least, since that is how often it is looked at; a year at most.
+const HISTORY_AGE_MS: RangeInclusive<u64> = 1000..=366 * 24 * 3600 * 1000;
 const REPLICATION_DELAY_MS: RangeInclusive<u64> = 0..=60_000;
 const MAX_CONNECTIONS: RangeInclusive<u64> = 16..=1_000_000;
 const MAX_INFLIGHT: RangeInclusive<u64> = 1..=1_000_000;
@@ -90,6 +92,9 @@ impl Settings {
             let allowed = MIN_HASH_CHECK_INTERVAL_MS..=MAX_MS;
             check.range("HASH_CHECK_INTERVAL_MS", self.hash_check_interval_ms, allowed);
         }
+        if self.history_age_ms != 0 {
+            check.range("HISTORY_AGE_MS", self.history_age_ms, HISTORY_AGE_MS);
+        }
         if self.heartbeat_ms > self.election_timeout_ms / 2 {
             let (heartbeat, timeout) = (self.heartbeat_ms, self.election_timeout_ms);
             check.0.push(format!(
@@ -136,6 +141,8 @@ impl Settings {
             max_connections: self.max_connections,
             min_free_bytes: self.min_free_bytes,
             hash_check_interval: Duration::from_millis(self.hash_check_interval_ms),
+            history_age: Duration::from_millis(self.history_age_ms),
+            history_revisions: self.history_revisions,
             replication_delay: Duration::from_millis(self.replication_delay_ms),
             lab: self.lab,
         }

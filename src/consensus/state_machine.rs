@@ -52,12 +52,13 @@ impl StateMachine {
         &self,
         at: LogId,
         payload: EntryPayload<super::types::Batch, u64, super::types::Member>,
+        answering: bool,
     ) -> io::Result<Vec<Reply>> {
         match payload {
             EntryPayload::Blank => self.store.apply_blank(at).map(|()| Vec::new()),
             EntryPayload::Normal(batch) => {
                 let batch = CommandBatch::decode(batch.encoded).map_err(io::Error::other)?;
-                self.store.apply(at, &batch)
+                self.store.apply(at, &batch, answering)
             }
             EntryPayload::Membership(membership) => {
                 let bytes = Bytes::from(encode_membership(&membership).encode_to_vec());
@@ -137,7 +138,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         self.tell_durable();
         while let Some((entry, responder)) = entries.try_next().await? {
             let at = from_raft_id(entry.log_id);
-            let replies = self.apply_payload(at, entry.payload)?;
+            let replies = self.apply_payload(at, entry.payload, responder.is_some())?;
             self.applied.send_replace(Some(at));
             if let Some(responder) = responder {
                 responder.send(replies);

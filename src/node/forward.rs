@@ -8,10 +8,9 @@ use crate::consensus::network::refusal_kind;
 use crate::env::planted::{Bug, is_planted};
 use crate::error::{Error, LeaderHint, Result};
 use crate::proto::peer::{self as pb, forward_reply};
-use crate::storage::mvcc::Reply;
 use crate::types::{Ack, LogId, MemberName};
 
-use super::{Running, Shared, WriteRequest, Written};
+use super::{Running, Shared, WriteRequest, Written, wire};
 
 /// What a client is told to wait when the leader is overloaded.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -78,38 +77,20 @@ pub(crate) fn encode_result(result: Result<Written>) -> pb::ForwardReply {
         Err(Error::Unknown { why }) => Reply::Unknown(why),
         Err(Error::Invalid(why)) => Reply::Invalid(why),
         Err(Error::Overloaded { .. }) => Reply::TooManyRequests(true),
+        Err(Error::DiskFull) => Reply::DiskFull(true),
         Err(error) => Reply::NotApplied(error.to_string()),
     };
     pb::ForwardReply { result: Some(result) }
 }
 
 fn encode_written(written: Written) -> pb::Written {
-    let mut message = pb::Written {
+    pb::Written {
         term: written.at.term,
         index: written.at.index,
         leader: written.leader.to_string(),
         acked: written.acked.iter().map(ToString::to_string).collect(),
-        ..Default::default()
-    };
-    match written.reply {
-        None => {}
-        Some(Reply::Compacted { revision } | Reply::Marked { revision }) => message.revision = revision,
-        Some(Reply::Put { revision, create_revision, version, .. }) => {
-            message.revision = revision;
-            (message.create_revision, message.version) = (create_revision, version);
-        }
-        Some(Reply::Deleted { revision, deleted, .. }) => {
-            message.is_delete = true;
-            (message.revision, message.deleted) = (revision, deleted);
-        }
-        Some(Reply::PreconditionFailed { current, revision }) => {
-            message.revision = revision;
-            message.precondition_failed = true;
-            message.current_revision = current.unwrap_or(0);
-        }
-        Some(Reply::Refused { why }) => message.refused = why,
+        reply: written.reply.map(pb::Reply::from),
     }
-    message
 }
 
 fn decode_reply(reply: pb::ForwardReply, not_applied: impl Fn() -> Error) -> Result<Written> {
@@ -118,42 +99,28 @@ fn decode_reply(reply: pb::ForwardReply, not_applied: impl Fn() -> Error) -> Res
         Some(Reply::Written(written)) => decode_written(written),
         Some(Reply::Unknown(why)) => Err(Error::Unknown { why }),
         Some(Reply::Invalid(why)) => Err(Error::Invalid(why)),
+        Some(Reply::DiskFull(_)) => Err(Error::DiskFull),
         Some(Reply::TooManyRequests(_)) => Err(Error::Overloaded {
             why: "the leader has too many writes waiting".to_owned(),
             retry_after: RETRY_AFTER,
         }),
         Some(Reply::NotApplied(_)) => Err(not_applied()),
-        None => Err(Error::Unknown {
-            why: "the leader's answer is of a kind this version does not know".to_owned(),
-        }),
+        None => Err(unknown_kind()),
     }
+}
+
+fn unknown_kind() -> Error {
+    Error::Unknown { why: "the leader's answer is of a kind this version does not know".to_owned() }
 }
 
 fn decode_written(written: pb::Written) -> Result<Written> {
     let leader = MemberName::parse(&written.leader).map_err(|why| Error::Unknown { why })?;
     let at = LogId { term: written.term, index: written.index };
     let acked = written.acked.iter().filter_map(|name| MemberName::parse(name).ok()).collect();
-    let reply = match &written {
-        pb::Written { refused, .. } if !refused.is_empty() => Some(Reply::Refused { why: refused.clone() }),
-        pb::Written { precondition_failed: true, current_revision, revision, .. } => {
-            Some(Reply::PreconditionFailed {
-                current: (*current_revision != 0).then_some(*current_revision),
-                revision: *revision,
-            })
-        }
-        // No revision: answered when the leader's own log had it.
-        pb::Written { revision: 0, .. } => None,
-        pb::Written { is_delete: true, revision, deleted, .. } => {
-            Some(Reply::Deleted { revision: *revision, deleted: *deleted, previous: Vec::new() })
-        }
-        // Only a put has a version.
-        pb::Written { version: 0, revision, .. } => Some(Reply::Compacted { revision: *revision }),
-        pb::Written { revision, create_revision, version, .. } => Some(Reply::Put {
-            revision: *revision,
-            create_revision: *create_revision,
-            version: *version,
-            previous: None,
-        }),
+    let reply = match written.reply {
+        // Answered when the leader's own log had it.
+        None => None,
+        Some(reply) => Some(wire::decode_reply(reply).ok_or_else(unknown_kind)?),
     };
     Ok(Written { reply, at, leader, acked })
 }

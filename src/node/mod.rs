@@ -24,14 +24,17 @@ pub mod bootstrap;
 mod drain;
 mod forward;
 mod hello;
+mod history;
 mod identity;
 mod narrate;
+mod patience;
 pub mod peer_service;
 mod read;
 mod rejoin;
 mod runs;
 mod state_check;
 mod status;
+mod wire;
 mod write;
 
 use std::io;
@@ -49,8 +52,8 @@ use crate::env::failing_disk::{DiskFaults, FailingDisk};
 use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::storage::log::{Log, LogOptions};
-use crate::storage::mvcc::Store;
-use crate::types::{ClusterId, ElectionPolicy, LogId, MemberId};
+use crate::storage::mvcc::{KeysHash, ReadError, Store};
+use crate::types::{ClusterId, ElectionPolicy, LogId, MemberId, Revision};
 
 use self::bootstrap::decide::Acquaintance;
 use self::identity::{Identity, Membership};
@@ -218,6 +221,21 @@ impl Node {
         hashed.and_then(|hashed| hashed).map_err(|error| Error::Failed { why: error.to_string() })
     }
 
+    /// A hash over keys and history up to a revision, equal on every replica.
+    pub async fn hash_of_keys(
+        &self,
+        at: Option<Revision>,
+    ) -> Result<std::result::Result<KeysHash, ReadError>> {
+        let store = self.shared.store.clone();
+        let hashed = self.shared.world.workers.run("keys-hash", move || store.hash_of_keys(at)).await;
+        hashed.map_err(|error| Error::Failed { why: error.to_string() })
+    }
+
+    /// The disk has less room left than the reserve: what grows the store is refused.
+    pub fn disk_is_low(&self) -> bool {
+        self.shared.disk_low.load(Ordering::Relaxed)
+    }
+
     /// Bytes that the log takes on disk.
     pub fn log_disk_bytes(&self) -> u64 {
         self.shared.log.disk_bytes()
@@ -240,6 +258,11 @@ impl Node {
 
     pub fn status(&self) -> Status {
         self.shared.status()
+    }
+
+    /// The cluster, and who this node is in it; `None` before it has one.
+    pub fn ids(&self) -> Option<(ClusterId, MemberId)> {
+        self.shared.running().map(|running| (running.cluster, running.me()))
     }
 
     /// Role, term and leader alone: cheap enough for every reply.
@@ -353,6 +376,7 @@ impl Shared {
         }
         tasks.spawn(state_check::propose_marks(self.clone(), running.clone()));
         tasks.spawn(state_check::give_way(self.clone(), running.clone()));
+        tasks.spawn(history::compact(self.clone(), running.clone()));
         tasks.spawn(batcher);
         tasks.spawn(confirmer);
         tasks.spawn(election::drive(running.consensus.clone(), config.election, self.metrics.clone()));

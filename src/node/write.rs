@@ -20,14 +20,14 @@ use crate::env::planted::{Bug, is_planted};
 use crate::env::{Clock, Timer};
 use crate::error::{Error, LeaderHint, Result};
 use crate::proto::log::precondition::Is;
-use crate::proto::log::{Command, CommandBatch, command};
+use crate::proto::log::{Command, CommandBatch, Txn, command, txn_op};
 use crate::storage::mvcc::{Reply, TAIL_LIMIT_BYTES};
 use crate::types::{Ack, LogId, MemberName, Role};
 
 use super::{Node, Running, Shared, status};
 
 /// The format of [`CommandBatch`].
-const BATCH_FORMAT: u32 = 1;
+const BATCH_FORMAT: u32 = 2;
 /// Commands, and bytes of keys and values, in one log entry at most: small enough that
 /// a follower's fsync and a heartbeat never wait long behind one.
 const MAX_BATCH_COMMANDS: usize = 1024;
@@ -156,6 +156,8 @@ fn payload_bytes(command: &Command) -> usize {
     match &command.op {
         Some(command::Op::Put(put)) => put.key.len() + put.value.len(),
         Some(command::Op::Delete(delete)) => delete.key.len() + delete.range_end.len(),
+        // Keys, values and comparisons; walking through them all would cost as much.
+        Some(command::Op::Txn(txn)) => txn.encoded_len(),
         _ => 0,
     }
 }
@@ -223,7 +225,7 @@ async fn gather(queue: mpsc::UnboundedReceiver<Queued>, consensus: Consensus, cl
 
 /// One log entry's commands as the log carries them.
 pub(super) fn encode(commands: Vec<Command>, time_ms: u64) -> Bytes {
-    CommandBatch { format: BATCH_FORMAT, time_ms, commands }.encode_to_vec().into()
+    CommandBatch { format: BATCH_FORMAT, time_ms, commands, lease_clock_ms: 0 }.encode_to_vec().into()
 }
 
 /// Encodes, proposes and answers one batch.
@@ -298,7 +300,19 @@ fn may_answer_at_leader(command: &Command) -> bool {
 }
 
 fn grows(command: &Command) -> bool {
-    matches!(command.op, Some(command::Op::Put(_)))
+    match &command.op {
+        Some(command::Op::Put(_) | command::Op::LeaseGrant(_)) => true,
+        Some(command::Op::Txn(txn)) => puts(txn),
+        _ => false,
+    }
+}
+
+fn puts(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match &op.op {
+        Some(txn_op::Op::Put(_)) => true,
+        Some(txn_op::Op::Txn(nested)) => puts(nested),
+        _ => false,
+    })
 }
 
 impl Node {
@@ -317,6 +331,12 @@ impl Node {
 }
 
 impl Shared {
+    /// A write of this node's own; refused when another leads.
+    pub(crate) async fn write_as_leader(&self, running: &Running, request: WriteRequest) -> Result<Written> {
+        self.check_writable(running, &request.command)?;
+        self.write_here(running, request).await
+    }
+
     /// Refuses early what could not succeed; nothing has been changed then.
     fn check_writable(&self, running: &Running, command: &Command) -> Result<()> {
         if self.is_draining() {
@@ -327,8 +347,7 @@ impl Shared {
             return Err(self.not_leader(running));
         }
         if grows(command) && self.disk_low.load(Ordering::Relaxed) {
-            let why = "the disk is nearly full: deletes and reads go on; free some space".to_owned();
-            return Err(Error::Overloaded { why, retry_after: Duration::from_secs(10) });
+            return Err(Error::DiskFull);
         }
         if self.store.tail_bytes() > TAIL_LIMIT_BYTES {
             let why = "the disk does not keep up with the writes".to_owned();

@@ -24,6 +24,8 @@ const NOT_APPLIED: &str = "not_applied";
 const UNKNOWN: &str = "unknown";
 /// The chapter's word for a leader nobody knows.
 const NO_LEADER: &str = "Unknown";
+/// A full disk is not free again in a moment.
+const DISK_FULL_RETRY_SECS: u64 = 10;
 /// For states that an election or a restart ends, usually within a second.
 const RETRY_AFTER_SECS: u64 = 1;
 
@@ -266,6 +268,9 @@ impl From<Error> for ApiError {
             Error::StateDiffers { why } => {
                 unavailable("state-differs", "State differs").with_hint(format!("ask another node: {why}"))
             }
+            full @ Error::DiskFull => Self::new(StatusCode::TOO_MANY_REQUESTS, "overloaded", "Overloaded")
+                .with_hint(full.to_string())
+                .retry_after(DISK_FULL_RETRY_SECS),
             Error::Overloaded { why, retry_after } => {
                 // Whole seconds, rounded up: coming back early only to be refused helps nobody.
                 let seconds = retry_after.as_millis().div_ceil(1000);

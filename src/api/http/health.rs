@@ -1,5 +1,6 @@
 //! `/livez`: should this process be restarted? `/readyz`: should it get traffic?
-//! Words for people by default, JSON to those who accept it.
+//! Words for people by default, JSON to those who accept it. `/health` and `/version` are
+//! etcd's, for those who ask its questions.
 
 use axum::body::Body;
 use http::request::Parts;
@@ -8,6 +9,7 @@ use serde::Serialize;
 
 use super::error::ApiResult;
 use super::reply;
+use crate::api::etcd::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 use crate::node::{Node, Status};
 
 pub fn live(node: &Node) -> ApiResult {
@@ -39,6 +41,47 @@ fn ready_reply(status: &Status, json: bool) -> Response<Body> {
     }
 }
 
+/// As etcd spells it.
+#[derive(Serialize)]
+struct HealthReply<'a> {
+    health: &'static str,
+    reason: &'a str,
+}
+
+pub fn health(node: &Node) -> ApiResult {
+    Ok(health_reply(&node.status()))
+}
+
+fn health_reply(status: &Status) -> Response<Body> {
+    let reason = match status.not_ready.as_deref() {
+        _ if status.in_alarm => "ALARM CORRUPT",
+        Some(_) if status.leader.is_none() => "RAFT NO LEADER",
+        Some(why) => why,
+        None => "",
+    };
+    let (code, health) = match reason {
+        "" => (StatusCode::OK, "true"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "false"),
+    };
+    reply::json(code, &HealthReply { health, reason })
+}
+
+#[derive(Serialize)]
+struct VersionReply {
+    etcdserver: &'static str,
+    etcdcluster: &'static str,
+    bellwether: &'static str,
+}
+
+/// Whose interface this is, for clients that look before they call; and who we are.
+pub fn version() -> ApiResult {
+    let (etcdserver, bellwether) = (ETCD_VERSION, env!("CARGO_PKG_VERSION"));
+    Ok(reply::json(
+        StatusCode::OK,
+        &VersionReply { etcdserver, etcdcluster: ETCD_CLUSTER_VERSION, bellwether },
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -56,6 +99,8 @@ mod tests {
         let reply = ready_reply(&waiting, true);
         assert_eq!(reply.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(body_of(reply).await, json!({"ready": false, "reason": "waiting for node-2"}));
+        assert_eq!(health_reply(&example()).status(), StatusCode::OK);
+        assert_eq!(body_of(health_reply(&waiting)).await["health"], json!("false"));
         let stopping = Status { draining: true, ..example() };
         assert_eq!(ready_reply(&stopping, false).status(), StatusCode::SERVICE_UNAVAILABLE);
     }

@@ -256,7 +256,7 @@ fn delete_reply(key: &str, written: &Written, ack: Ack) -> ApiResult {
 fn refusal(key: &str, reply: &Reply) -> ApiError {
     match reply {
         Reply::PreconditionFailed { current, .. } => ApiError::precondition_failed(key, *current),
-        Reply::Refused { why } => ApiError::invalid(why.clone()),
+        Reply::Refused { why } => ApiError::invalid(why.to_string()),
         _ => ApiError::unexpected("a write was answered with another write's reply"),
     }
 }

@@ -1,7 +1,7 @@
 //! JSON over HTTP: the chapter's routes, ours under `/v1`, health and metrics.
 //!
 //! A request goes through [`Api::dispatch`]: [`route`] finds the handler by method and path,
-//! [`admission`] turns away what is too much, [`memory`] counts what bodies and replies
+//! [`Admission`] turns away what is too much, [`memory`] counts what bodies and replies
 //! hold, [`turns`] keeps long work from crowding out the rest, the handler ([`key`], [`status`], [`v1`],
 //! [`health`]) parses, makes one call on the node and builds its reply with [`reply`], and
 //! every refusal is an [`error::ApiError`]. On the way out the reply gets its CORS
@@ -14,7 +14,6 @@
 //!
 //! `docs/http-api.md` is the users' page of all this; a change here is a change there.
 
-mod admission;
 mod body;
 mod conditions;
 mod cors;
@@ -45,9 +44,9 @@ use axum::extract::State;
 use http::{Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
+use super::admission::Admission;
 use crate::metrics::RequestLabels;
 use crate::node::Node;
-use admission::Admission;
 pub use body::RequestBody;
 use error::{ApiError, ApiResult};
 use memory::Budget;
@@ -63,10 +62,13 @@ pub const MAX_VALUE_BYTES: usize = 1 << 20;
 /// The largest request body: a value and the white space around it.
 pub const MAX_BODY_BYTES: usize = MAX_VALUE_BYTES + MAX_VALUE_BYTES / 2;
 
+/// What gRPC's calls say that they are.
+const GRPC: &str = "application/grpc";
+
 /// What all handlers share.
 struct App {
     node: Node,
-    admission: Admission,
+    admission: Arc<Admission>,
     /// What bodies hold that are still coming.
     bodies: Budget,
     /// What replies hold that are not sent yet.
@@ -83,8 +85,7 @@ struct App {
 pub struct Api(Arc<App>);
 
 impl Api {
-    pub fn new(node: Node) -> Self {
-        let admission = Admission::new(node.config().max_inflight_requests, node.metrics().clone());
+    pub fn new(node: Node, admission: Arc<Admission>) -> Self {
         let scrape = scrape::Scrape::new(node.clone());
         let bodies = Budget::new(memory::MAX_BODY_BYTES_HELD);
         let replies = Budget::new(memory::MAX_REPLY_BYTES_HELD);
@@ -113,6 +114,9 @@ async fn dispatch<B: RequestBody>(app: &App, request: Request<B>) -> Response<Bo
     let began = Instant::now();
     let method = request.method().clone();
     let route = route::find(&method, request.uri().path());
+    if reply::has_type(request.headers(), GRPC) {
+        return unknown_call(request.uri().path());
+    }
     let mut response = match answer(app, route, request).await {
         Ok(response) => response,
         Err(error) => refuse(&app.node, route, error),
@@ -130,6 +134,12 @@ async fn dispatch<B: RequestBody>(app: &App, request: Request<B>) -> Response<Bo
     };
     app.node.metrics().request_seconds.get_or_create(&labels).observe(began.elapsed().as_secs_f64());
     response
+}
+
+/// A gRPC call that no service took: its client understands nothing but a gRPC answer.
+fn unknown_call(path: &str) -> Response<Body> {
+    let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    tonic::Status::unimplemented(format!("unknown service {service}")).into_http()
 }
 
 /// Refusals say where they come from, too, but not those of an overload: they must cost
@@ -164,6 +174,8 @@ async fn answer<B: RequestBody>(app: &App, route: Route, request: Request<B>) ->
         Route::LabCorrupt => lab::corrupt(node, &parts).await,
         Route::Live => health::live(node),
         Route::Ready => health::ready(node, &parts),
+        Route::Health => health::health(node),
+        Route::Version => health::version(),
         Route::Metrics => app.scrape.page(),
         Route::Preflight => Ok(cors::preflight()),
         Route::WrongMethod { allow } => Err(ApiError::method_not_allowed(allow)),

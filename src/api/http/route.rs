@@ -25,6 +25,8 @@ pub enum Route {
     LabCorrupt,
     Live,
     Ready,
+    Health,
+    Version,
     Metrics,
     /// `OPTIONS` on any path.
     Preflight,
@@ -69,6 +71,8 @@ pub fn find(method: &Method, path: &str) -> Route {
         "/status" => read(Route::Status),
         "/livez" => read(Route::Live),
         "/readyz" => read(Route::Ready),
+        "/health" => read(Route::Health),
+        "/version" => read(Route::Version),
         "/metrics" => read(Route::Metrics),
         "/v1/keys" => read(Route::Keys),
         "/v1/changes" => read(Route::Changes),
@@ -100,6 +104,8 @@ impl Route {
             Route::LabCorrupt => "/v1/lab/corrupt/{key}",
             Route::Live => "/livez",
             Route::Ready => "/readyz",
+            Route::Health => "/health",
+            Route::Version => "/version",
             Route::Metrics => "/metrics",
             Route::Preflight | Route::WrongMethod { .. } | Route::Unknown => "other",
         }

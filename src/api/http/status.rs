@@ -1,6 +1,5 @@
 //! `GET /status`: the chapter's fields first, then ours.
 
-use bytes::Bytes;
 use http::StatusCode;
 use http::request::Parts;
 use serde::Serialize;
@@ -8,7 +7,7 @@ use serde::Serialize;
 use super::error::{ApiError, ApiResult};
 use super::{query, reply, value};
 use crate::node::{MemberStatus, Node, Status};
-use crate::storage::mvcc::{KeyRange, RangeQuery, StoreStats};
+use crate::storage::mvcc::{RangeQuery, StoreStats};
 use crate::types::{LogIndex, Revision};
 
 /// Keys shown unless `limit` says otherwise: what a terminal shows at a glance.
@@ -70,8 +69,7 @@ fn first_keys(node: &Node, limit: usize) -> Result<Vec<String>, ApiError> {
     if limit == 0 || node.alarm().is_some() {
         return Ok(Vec::new());
     }
-    let range = KeyRange::From(Bytes::new());
-    let all = RangeQuery { range, at: None, limit, keys_only: true, count_only: false };
+    let all = RangeQuery { limit, keys_only: true, ..RangeQuery::default() };
     let found = node.store().range(&all).map_err(|error| ApiError::of_read(error, None))?;
     Ok(found.kvs.iter().map(|kv| value::show_key(&kv.key).0.into_owned()).collect())
 }

@@ -137,7 +137,7 @@ fn read_range(
     limit: usize,
     keys_only: bool,
 ) -> Result<Found, ApiError> {
-    let mut query = RangeQuery { range, at, limit: limit.min(PAGE_ROWS), keys_only, count_only: false };
+    let mut query = RangeQuery { range, at, limit: limit.min(PAGE_ROWS), keys_only, ..RangeQuery::default() };
     let read = |query: &RangeQuery| store.range(query).map_err(|error| ApiError::of_read(error, query.at));
     let first = read(&query)?;
     let revision = at.unwrap_or(first.revision);
@@ -292,7 +292,7 @@ fn compact_reply(reply: Option<Reply>, compacted_revision: Revision) -> ApiResul
         Some(Reply::Compacted { .. }) => {
             Ok(reply::json(StatusCode::OK, &CompactReply { success: true, compacted_revision }))
         }
-        Some(Reply::Refused { why }) => Err(ApiError::invalid(why)),
+        Some(Reply::Refused { why }) => Err(ApiError::invalid(why.to_string())),
         _ => Err(ApiError::unexpected("a compaction was answered with another write's reply")),
     }
 }
@@ -322,17 +322,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::storage::mvcc::Refusal;
 
     fn range(query: &str) -> Result<KeyRange, ApiError> {
         range_of(&query::parse(Some(query), KEYS_PARAMS)?)
-    }
-
-    fn contains(range: &KeyRange, key: &[u8]) -> bool {
-        match range {
-            KeyRange::One(one) => one == key,
-            KeyRange::Between(start, end) => (&start[..]..&end[..]).contains(&key),
-            KeyRange::From(start) => &start[..] <= key,
-        }
     }
 
     proptest! {
@@ -344,12 +337,12 @@ mod tests {
             let start = Bytes::from(prefix.clone());
             let range = prefix_end(&prefix)
                 .map_or(KeyRange::From(start.clone()), |end| KeyRange::Between(start, end));
-            prop_assert_eq!(contains(&range, &key), key.starts_with(&prefix));
+            prop_assert_eq!(range.contains(&key), key.starts_with(&prefix));
         }
 
         #[test]
         fn the_next_page_begins_right_after(key in any::<Vec<u8>>(), other in any::<Vec<u8>>()) {
-            prop_assert_eq!(contains(&after(&key, &KeyRange::From(Bytes::new())), &other), other > key);
+            prop_assert_eq!(after(&key, &KeyRange::default()).contains(&other), other > key);
         }
     }
 
@@ -393,7 +386,8 @@ mod tests {
 
     #[test]
     fn a_refused_compaction_is_the_callers_to_mend() {
-        let refused = compact_reply(Some(Reply::Refused { why: "the future".into() }), 9);
+        let refused =
+            compact_reply(Some(Reply::Refused { why: Refusal::FutureRevision { asked: 9, current: 4 } }), 9);
         assert_eq!(refused.expect_err("refused").status(), StatusCode::BAD_REQUEST);
         assert!(compact_reply(Some(Reply::Compacted { revision: 9 }), 4).is_ok());
     }

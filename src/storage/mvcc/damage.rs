@@ -21,8 +21,8 @@ impl Flusher {
             (id, state.view.meta.clone())
         };
         let id = id.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the table has no such key"))?;
-        self.table.write(|rows| {
-            let stored = rows.get(id.to_key()).map_err(redb_error)?;
+        self.table.write(|writer| {
+            let stored = writer.rows.get(id.to_key()).map_err(redb_error)?;
             let mut encoded = stored.map(|row| row.value().to_vec()).unwrap_or_default();
             let value_len = RowRef::decode(&encoded)?.value.len();
             let middle = encoded.len() - value_len.div_ceil(2);
@@ -30,7 +30,7 @@ impl Flusher {
                 return Err(io::Error::new(io::ErrorKind::NotFound, "an empty value has no bits to flip"));
             };
             *byte ^= 1;
-            rows.insert(id.to_key(), encoded.as_slice()).map_err(redb_error)?;
+            writer.rows.insert(id.to_key(), encoded.as_slice()).map_err(redb_error)?;
             Ok((meta, ()))
         })?;
         self.show(Arc::new(self.table.view()?), Vec::new(), Vec::new());

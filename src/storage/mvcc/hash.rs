@@ -20,14 +20,14 @@ use super::row::{RowId, RowRef};
 use super::state::Shared;
 use super::table::{RowsRange, View, redb_error};
 use super::tail::TailEntry;
-use super::types::AppliedMembership;
+use super::types::{AppliedMembership, Lease, ReadError};
 use crate::types::{LogId, MemberId, Revision};
 
 pub type StateHash = [u8; 32];
 
 /// Of what goes into the hash. Only hashes of the same format can be compared: a version
 /// that adds a table, or writes rows or memberships in another way, raises it.
-pub const STATE_HASH_FORMAT: u32 = 1;
+pub const STATE_HASH_FORMAT: u32 = 2;
 
 /// What one step of a [`StateHasher`] reads at most, in rows and in bytes: a millisecond
 /// or two.
@@ -42,7 +42,8 @@ impl Shared {
         let (mut pass, tail, view, applied) = {
             let state = self.state.read();
             let (compacted, swept) = (state.compacted, state.view.meta.swept());
-            let pass = Pass::new(state.revision, compacted, swept, &state.applied.membership);
+            let mut pass = Pass::new(state.revision, compacted, swept, &state.applied.membership);
+            pass.leases(state.leases.clock_ms(), state.leases.iter());
             (pass, state.tail.entries(), state.view.clone(), state.applied.last)
         };
         let mut encoded = Vec::new();
@@ -56,6 +57,40 @@ impl Shared {
             pass.row(RowId::from_key(id.value()), encoded.value())?;
         }
         Ok((applied, pass.hasher.finalize().into()))
+    }
+}
+
+/// A hash over the keys and their history alone, equal on replicas at the same revision.
+pub struct KeysHash {
+    pub hash: StateHash,
+    /// Up to where the rows were read, and what is compacted before.
+    pub revision: Revision,
+    pub compacted: Revision,
+}
+
+impl Shared {
+    /// Of the rows up to `at`, or all. Reads every row.
+    pub fn hash_of_keys(&self, at: Option<Revision>) -> Result<KeysHash, ReadError> {
+        let (mut pass, tail, view, upto) = {
+            let state = self.state.read();
+            state.check_readable(at)?;
+            let pass = Pass::over_keys(state.compacted, state.view.meta.swept());
+            (pass, state.tail.entries(), state.view.clone(), at.unwrap_or(state.revision))
+        };
+        let mut encoded = Vec::new();
+        for (id, row) in tail.iter().flat_map(|entry| &entry.rows).rev() {
+            if id.revision <= upto {
+                encoded.clear();
+                row.as_ref().encode(&mut encoded);
+                pass.row(*id, &encoded)?;
+            }
+        }
+        for entry in view.rows_between(RowId::default(), RowId::last_of(upto))?.rev() {
+            let (id, encoded) = entry.map_err(redb_error)?;
+            pass.row(RowId::from_key(id.value()), encoded.value())?;
+        }
+        let compacted = pass.compacted;
+        Ok(KeysHash { hash: pass.hasher.finalize().into(), revision: upto, compacted })
     }
 }
 
@@ -77,7 +112,8 @@ impl MarkedState {
     pub fn hasher(self) -> io::Result<StateHasher> {
         let meta = &self.view.meta;
         let membership = meta.applied().membership;
-        let pass = Pass::new(meta.revision, meta.compacted, meta.swept(), &membership);
+        let mut pass = Pass::new(meta.revision, meta.compacted, meta.swept(), &membership);
+        pass.leases(meta.lease_clock_ms, self.view.all_leases()?);
         Ok(StateHasher { pass, rows: self.view.all_rows()?, _view: self.view })
     }
 }
@@ -149,7 +185,20 @@ impl Pass {
         hasher.update(&at.index.to_le_bytes());
         hasher.update(&(bytes.len() as u64).to_le_bytes());
         hasher.update(bytes);
-        Self { hasher, compacted, swept, replaced: BTreeSet::new() }
+        Self { hasher, ..Self::over_keys(compacted, swept) }
+    }
+
+    fn over_keys(compacted: Revision, swept: RowId) -> Self {
+        Self { hasher: blake3::Hasher::new(), compacted, swept, replaced: BTreeSet::new() }
+    }
+
+    fn leases(&mut self, clock_ms: u64, leases: impl IntoIterator<Item = (i64, Lease)>) {
+        self.hasher.update(&clock_ms.to_le_bytes());
+        for (id, lease) in leases {
+            self.hasher.update(&id.to_le_bytes());
+            self.hasher.update(&lease.ttl_s.to_le_bytes());
+            self.hasher.update(&lease.deadline_ms.to_le_bytes());
+        }
     }
 
     fn row(&mut self, id: RowId, encoded: &[u8]) -> io::Result<()> {

@@ -210,6 +210,17 @@ impl KeyIndex {
         keys.filter_map(|key| Some((key.as_slice(), self.histories.get(key)?)))
     }
 
+    /// Keys in `range` that exist now, in order.
+    pub fn live_keys<'a>(&'a self, range: &'a KeyRange) -> impl Iterator<Item = &'a [u8]> {
+        let one = match range {
+            KeyRange::One(key) => Some(&key[..]).filter(|key| self.latest(key).is_some()),
+            KeyRange::Between(..) | KeyRange::From(_) => None,
+        };
+        let many = (!matches!(range, KeyRange::One(_))).then(|| self.range(range));
+        let many = many.into_iter().flatten().filter(|(_, history)| history.latest.is_live());
+        one.into_iter().chain(many.map(|(key, _)| key))
+    }
+
     /// Forgets a version that compaction removed.
     pub fn forget(&mut self, key: &[u8], id: RowId) {
         let Entry::Occupied(mut known) = self.histories.entry(key) else { return };

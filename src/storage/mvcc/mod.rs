@@ -20,6 +20,9 @@
 //! A `snapshot` is the table as of one flush, as a stream of bytes; the state `hash`
 //! compares replicas whatever of this they have done already.
 //!
+//! Leases and transactions: `leases` holds which keys go when, `txn` chooses a
+//! transaction's branches before anything of it changes.
+//!
 //! Left to others: which entries are committed, who may read when, when to flush or to
 //! compact, and to refuse writes while [`StoreStats::tail_bytes`] is above
 //! [`TAIL_LIMIT_BYTES`].
@@ -28,12 +31,15 @@ mod apply;
 mod damage;
 mod hash;
 mod index;
+mod leases;
 mod read;
 mod row;
+mod select;
 mod snapshot;
 mod state;
 mod table;
 mod tail;
+mod txn;
 mod types;
 mod worker;
 
@@ -49,17 +55,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-pub use hash::{MarkedState, STATE_HASH_FORMAT, StateHash, StateHasher};
+pub use hash::{KeysHash, MarkedState, STATE_HASH_FORMAT, StateHash, StateHasher};
 pub use snapshot::{ReceivedSnapshot, SnapshotImage, SnapshotWriter};
 pub use types::{
-    AppliedMembership, AppliedState, Change, KeyRange, KeyValue, RangeQuery, RangeResult, ReadError, Reply,
-    StoreStats,
+    AppliedMembership, AppliedState, Change, KeyRange, KeyValue, Lease, RangeQuery, RangeResult, ReadError,
+    Refusal, Reply, RevisionBounds, Sort, SortBy, StoreStats,
 };
 
 use crate::env::workers::Worker;
 use crate::env::{Disk, Workers};
 use crate::metrics::Metrics;
-use crate::proto::log::CommandBatch;
+use crate::proto::log::{CommandBatch, Txn};
 use crate::types::{LogId, LogIndex, Revision};
 use state::{Shared, State};
 use table::Table;
@@ -105,9 +111,13 @@ impl Store {
     }
 
     /// Applies one entry's commands; visible to readers when it returns. All of them or,
-    /// after a crash, none. An error is final: the store takes nothing more.
-    pub fn apply(&self, at: LogId, batch: &CommandBatch) -> io::Result<Vec<Reply>> {
-        self.apply_entry(at, |state| state.apply_batch(batch))
+    /// after a crash, none. An error is final: the store takes nothing more. Unless
+    /// `answering`, what was only to be read for the replies is missing from them.
+    pub fn apply(&self, at: LogId, batch: &CommandBatch, answering: bool) -> io::Result<Vec<Reply>> {
+        self.apply_entry(at, |state| {
+            state.answering = answering;
+            state.apply_batch(batch)
+        })
     }
 
     pub fn apply_blank(&self, at: LogId) -> io::Result<()> {
@@ -174,6 +184,12 @@ impl Store {
         self.inner.shared.state.read().revision
     }
 
+    /// The newest revision, and the oldest that can be read (0: all).
+    pub fn revisions(&self) -> (Revision, Revision) {
+        let state = self.inner.shared.state.read();
+        (state.revision, state.compacted)
+    }
+
     pub fn get(&self, key: &[u8], at: Option<Revision>) -> Result<Option<KeyValue>, ReadError> {
         self.inner.shared.get(key, at)
     }
@@ -182,10 +198,46 @@ impl Store {
         self.inner.shared.range(query)
     }
 
+    /// A transaction that only reads, on one state. Its reply is [`Reply::Txn`] or
+    /// [`Reply::Refused`].
+    pub fn read_txn(&self, txn: &Txn) -> Result<Reply, ReadError> {
+        self.inner.shared.read_txn(txn)
+    }
+
+    /// Milliseconds on the lease clock, as of the last entry applied.
+    pub fn lease_clock_ms(&self) -> u64 {
+        self.inner.shared.state.read().leases.clock_ms()
+    }
+
+    pub fn lease(&self, id: i64) -> Option<Lease> {
+        self.inner.shared.state.read().leases.get(id)
+    }
+
+    /// In order.
+    pub fn lease_keys(&self, id: i64) -> Vec<Bytes> {
+        self.inner.shared.state.read().leases.keys(id).cloned().collect()
+    }
+
+    /// At most so many leases, with their deadlines, those that end first first.
+    pub fn leases_by_deadline(&self, limit: usize) -> Vec<(i64, u64)> {
+        let state = self.inner.shared.state.read();
+        state.leases.by_deadline().take(limit).map(|(deadline_ms, id)| (id, deadline_ms)).collect()
+    }
+
     /// Changes with a revision above `after`, oldest first; at most `limit` (0: no limit)
     /// but never part of a revision, and at least one whole revision if there is one.
     pub fn changes_since(&self, after: Revision, limit: usize) -> Result<Vec<Change>, ReadError> {
         self.inner.shared.changes_since(after, limit)
+    }
+
+    /// Returns when what compaction at or before `revision` forgot is gone from the disk, or
+    /// never will be: the store failed.
+    pub async fn swept(&self, revision: Revision) {
+        let goal = row::RowId::last_of(revision);
+        let shared = &self.inner.shared;
+        while shared.state.read().view.meta.swept() < goal && self.flush().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Bytes that are applied but not yet in the table.
@@ -208,6 +260,12 @@ impl Store {
     /// Over all tables, without what is logically compacted. Reads every row.
     pub fn state_hash(&self) -> io::Result<(Option<LogId>, StateHash)> {
         self.inner.shared.state_hash()
+    }
+
+    /// Over the keys and their history up to `at`, without leases and membership. Reads
+    /// every row.
+    pub fn hash_of_keys(&self, at: Option<Revision>) -> Result<KeysHash, ReadError> {
+        self.inner.shared.hash_of_keys(at)
     }
 
     /// The table as it is at each mark that is applied from now on; some are left out

@@ -5,40 +5,15 @@ use std::io;
 use std::sync::Arc;
 
 use super::row::{Row, RowId, RowRef};
+use super::select::{Found, Selection};
 use super::state::{Shared, State};
 use super::table::{View, redb_error};
-use super::types::{Change, KeyRange, KeyValue, RangeQuery, RangeResult, ReadError};
+use super::types::{Change, KeyValue, RangeQuery, RangeResult, ReadError};
 use crate::types::Revision;
 
 impl From<io::Error> for ReadError {
     fn from(error: io::Error) -> Self {
         ReadError::Failed(error.to_string())
-    }
-}
-
-/// A row that a reader found: still in the tail, or to be read from the view.
-enum Found {
-    InTail(KeyValue),
-    InTable(RowId),
-}
-
-impl Found {
-    fn at(state: &State, id: RowId) -> Self {
-        match state.tail.get(id) {
-            Some(row) => Found::InTail(row.to_key_value(id)),
-            None => Found::InTable(id),
-        }
-    }
-
-    fn read(self, view: &View, keys_only: bool) -> io::Result<KeyValue> {
-        match self {
-            Found::InTail(kv) if keys_only => Ok(KeyValue { value: Default::default(), ..kv }),
-            Found::InTail(kv) => Ok(kv),
-            Found::InTable(id) => view.row(id, |row| {
-                let value = if keys_only { &[] } else { row.value };
-                RowRef { value, ..row }.to_row().to_key_value(id)
-            }),
-        }
     }
 }
 
@@ -57,32 +32,11 @@ impl Shared {
     }
 
     pub fn range(&self, query: &RangeQuery) -> Result<RangeResult, ReadError> {
-        let limit = match query.limit {
-            _ if query.count_only => 0,
-            0 => usize::MAX,
-            limit => limit,
-        };
-        let mut found = Vec::new();
-        let (count, revision, view) = {
+        let (selection, view) = {
             let state = self.state.read();
-            state.check_readable(query.at)?;
-            let mut count = 0;
-            let known = known_count(&state, query);
-            for (_, history) in state.index.range(&query.range) {
-                if known.is_some() && found.len() >= limit {
-                    break;
-                }
-                let Some(id) = history.find(query.at) else { continue };
-                count += 1;
-                if found.len() < limit {
-                    found.push(Found::at(&state, id));
-                }
-            }
-            (known.unwrap_or(count), state.revision, state.view.clone())
+            (Selection::find(&state, query)?, state.view.clone())
         };
-        let more = !query.count_only && count > found.len();
-        let read = found.into_iter().map(|found| found.read(&view, query.keys_only));
-        Ok(RangeResult { kvs: read.collect::<io::Result<_>>()?, count, more, revision })
+        Ok(selection.read(&view, query)?)
     }
 
     pub fn changes_since(&self, after: Revision, limit: usize) -> Result<Vec<Change>, ReadError> {
@@ -107,13 +61,6 @@ impl Shared {
         }
         Ok(page.changes)
     }
-}
-
-/// How many keys the query will find, when that is known without looking at each: a page
-/// of all keys need not walk through millions.
-fn known_count(state: &State, query: &RangeQuery) -> Option<usize> {
-    let all_now = query.at.is_none() && matches!(&query.range, KeyRange::From(start) if start.is_empty());
-    all_now.then(|| state.index.live() as usize)
 }
 
 /// The tail's rows after a revision, up to and with the one that surely overfills a page.

@@ -7,14 +7,16 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
 use super::hash::Marks;
 use super::index::{KeyIndex, Latest};
+use super::leases::Leases;
 use super::row::{RowId, RowRef};
 use super::table::View;
-use super::tail::Tail;
+use super::tail::{LeaseState, Tail};
 use super::types::{AppliedState, KeyValue, ReadError};
 use crate::env::Disk;
 use crate::metrics::Metrics;
@@ -22,25 +24,39 @@ use crate::types::{LogId, LogIndex, Revision};
 
 pub(super) struct State {
     pub index: KeyIndex,
+    pub leases: Leases,
     pub tail: Tail,
     /// The table as of the last flush; the tail follows it without a gap.
     pub view: Arc<View>,
     pub applied: AppliedState,
     pub revision: Revision,
     pub compacted: Revision,
+    /// Whether anybody waits for the replies of the entry that is being applied. Reads that
+    /// only fill replies are left out otherwise; what changes never depends on it.
+    pub answering: bool,
 }
 
 impl State {
     /// The state that the table holds. Reads every row, for the index.
     pub fn load(view: Arc<View>) -> io::Result<Self> {
         let mut index = KeyIndex::default();
+        let mut leases = Leases::load(view.meta.lease_clock_ms, view.all_leases()?);
         for entry in view.all_rows()? {
             let (id, encoded) = entry.map_err(super::table::redb_error)?;
             let row = RowRef::decode(encoded.value())?;
             index.record(row.key, Latest::of(RowId::from_key(id.value()), &row));
+            leases.attach(&Bytes::copy_from_slice(row.key), row.lease);
         }
-        let (revision, compacted) = (view.meta.revision, view.meta.compacted);
-        Ok(Self { index, tail: Tail::default(), applied: view.meta.applied(), view, revision, compacted })
+        Ok(Self {
+            index,
+            leases,
+            tail: Tail::default(),
+            applied: view.meta.applied(),
+            revision: view.meta.revision,
+            compacted: view.meta.compacted,
+            answering: false,
+            view,
+        })
     }
 
     /// Refuses revisions that cannot be read.
@@ -75,7 +91,8 @@ impl State {
 
     /// Ends the log entry that [`State::begin_entry`] started.
     pub fn end_entry(&mut self) {
-        self.tail.end_entry(self.applied.clone(), self.revision, self.compacted);
+        let leases = LeaseState { clock_ms: self.leases.clock_ms(), changes: self.leases.take_changes() };
+        self.tail.end_entry(self.applied.clone(), self.revision, self.compacted, leases);
     }
 }
 

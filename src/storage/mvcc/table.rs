@@ -1,18 +1,19 @@
 //! The table: redb on our disk seam.
 //!
-//! Two redb tables in `state.redb`: the rows, and one record that says what they are
-//! the state of. Both change in the same transaction, always. A [`View`] is one read
-//! transaction over both.
+//! Three redb tables in `state.redb`: the rows, the leases, and one record that says what
+//! they are the state of. All change in the same transaction, always. A [`View`] is one read
+//! transaction over all.
 
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
+use redb::ReadableTable as _;
 use redb::{Database, Durability, OwnedRange, ReadOnlyTable, ReadableDatabase, TableDefinition};
 
 use super::row::{RowId, RowRef};
-use super::types::{AppliedMembership, AppliedState};
+use super::types::{AppliedMembership, AppliedState, Lease};
 use crate::env::{Disk, File};
 use crate::types::{LogId, Revision};
 
@@ -21,17 +22,38 @@ pub(super) const STATE_FILE: &str = "state.redb";
 /// on disk; one found on open is what a crash left behind.
 pub(super) const NEW_STATE_FILE: &str = "state.redb.new";
 /// Of the rows' encoding and of the record beside them.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
+/// Without leases. Read as well, and then written as [`FORMAT`].
+const FORMAT_WITHOUT_LEASES: u32 = 1;
 /// Pages that redb keeps in memory, in bytes: the upper levels of the tree for tens of
 /// millions of rows. The operating system caches the rest; an idle node has a budget of
 /// 25 MB in all.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
 
 const ROWS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("rows");
+const LEASES: TableDefinition<i64, &[u8]> = TableDefinition::new("leases");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const META_KEY: &str = "state";
 
 pub(super) type RowsWriter<'txn> = redb::Table<'txn, (u64, u32), &'static [u8]>;
+
+/// What a transaction writes to.
+pub(super) struct Writer<'txn> {
+    pub rows: RowsWriter<'txn>,
+    leases: redb::Table<'txn, i64, &'static [u8]>,
+}
+
+impl Writer<'_> {
+    /// Adds or replaces a lease, or (`None`) removes it.
+    pub fn put_lease(&mut self, id: i64, lease: Option<Lease>) -> io::Result<()> {
+        match lease {
+            Some(lease) => self.leases.insert(id, lease.encode().as_slice()).map_err(redb_error)?,
+            None => self.leases.remove(id).map_err(redb_error)?,
+        };
+        Ok(())
+    }
+}
+
 pub(super) type RowsRange = OwnedRange<(u64, u32), &'static [u8]>;
 
 /// What the rows are the state of. Also the header of a snapshot.
@@ -55,6 +77,8 @@ pub(super) struct Meta {
     swept_revision: Revision,
     #[prost(uint32, tag = "8")]
     swept_sub: u32,
+    #[prost(uint64, tag = "9")]
+    pub lease_clock_ms: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -66,7 +90,13 @@ struct StoredLogId {
 }
 
 impl Meta {
-    pub fn new(applied: &AppliedState, revision: Revision, compacted: Revision, swept: RowId) -> Self {
+    pub fn new(
+        applied: &AppliedState,
+        revision: Revision,
+        compacted: Revision,
+        swept: RowId,
+        lease_clock_ms: u64,
+    ) -> Self {
         let stored = |id: LogId| StoredLogId { term: id.term, index: id.index };
         Self {
             format: FORMAT,
@@ -77,6 +107,7 @@ impl Meta {
             compacted,
             swept_revision: swept.revision,
             swept_sub: swept.sub,
+            lease_clock_ms,
         }
     }
 
@@ -104,7 +135,7 @@ impl Meta {
     /// Decodes and refuses what a newer version wrote.
     pub fn read(bytes: &[u8]) -> io::Result<Self> {
         let meta = Self::decode(bytes).map_err(invalid)?;
-        if meta.format != FORMAT {
+        if ![FORMAT, FORMAT_WITHOUT_LEASES].contains(&meta.format) {
             let found = meta.format;
             return Err(invalid(format!(
                 "the state has format {found}, this version reads {FORMAT}: use the version that wrote it"
@@ -173,10 +204,11 @@ impl Table {
         if disk.list("")?.iter().any(|name| name == STATE_FILE) {
             let mut table = Self::on(disk, disk.open(STATE_FILE, false)?)?;
             table.check()?;
+            table.upgrade()?;
             return Ok(table);
         }
         let table = Self::create_new(disk)?;
-        let empty = Meta::new(&AppliedState::default(), 1, 0, RowId::default());
+        let empty = Meta::new(&AppliedState::default(), 1, 0, RowId::default(), 0);
         table.write(|_| Ok((empty, ())))?;
         table.publish()?;
         Ok(table)
@@ -191,6 +223,16 @@ impl Table {
             // Mended, by going back to what it was before: the log may not have the rest.
             Ok(false) => Err(damaged("a checksum does not match")),
             Err(error) => Err(damaged(&error.to_string())),
+        }
+    }
+
+    /// Writes the meta record anew, and the tables that it lacks, if an older version did.
+    fn upgrade(&self) -> io::Result<()> {
+        let txn = self.db.begin_read().map_err(redb_error)?;
+        let meta = read_meta(&txn)?;
+        match meta.format {
+            FORMAT => Ok(()),
+            _ => self.write(|_| Ok((Meta { format: FORMAT, ..meta }, ()))),
         }
     }
 
@@ -214,14 +256,16 @@ impl Table {
 
     /// One transaction: the rows that `work` changes and the meta it returns, on disk when
     /// this returns. Nothing of it when it fails.
-    pub fn write<T>(&self, work: impl FnOnce(&mut RowsWriter<'_>) -> io::Result<(Meta, T)>) -> io::Result<T> {
+    pub fn write<T>(&self, work: impl FnOnce(&mut Writer<'_>) -> io::Result<(Meta, T)>) -> io::Result<T> {
         let mut txn = self.db.begin_write().map_err(redb_error)?;
         txn.set_durability(Durability::Immediate).map_err(redb_error)?;
         // Opening after a crash is then instant, whatever the size of the file.
         txn.set_quick_repair(true);
-        let mut rows = txn.open_table(ROWS).map_err(redb_error)?;
-        let (meta, result) = work(&mut rows)?;
-        drop(rows);
+        let rows = txn.open_table(ROWS).map_err(redb_error)?;
+        let leases = txn.open_table(LEASES).map_err(redb_error)?;
+        let mut writer = Writer { rows, leases };
+        let (meta, result) = work(&mut writer)?;
+        drop(writer);
         let mut record = txn.open_table(META).map_err(redb_error)?;
         record.insert(META_KEY, meta.encode_to_vec().as_slice()).map_err(redb_error)?;
         drop(record);
@@ -231,19 +275,25 @@ impl Table {
 
     pub fn view(&self) -> io::Result<View> {
         let txn = self.db.begin_read().map_err(redb_error)?;
-        let record = txn.open_table(META).map_err(redb_error)?;
-        let meta = record.get(META_KEY).map_err(redb_error)?;
-        let meta = Meta::read(meta.ok_or_else(|| invalid("state.redb lacks its meta record"))?.value())?;
+        let meta = read_meta(&txn)?;
         let rows = txn.open_table(ROWS).map_err(redb_error)?;
+        let leases = txn.open_table(LEASES).map_err(redb_error)?;
         let (db, file, disk) = (self.db.clone(), self.file.clone(), self.disk.clone());
-        Ok(View { rows, meta, file, _db: db, _disk: disk })
+        Ok(View { rows, leases, meta, file, _db: db, _disk: disk })
     }
+}
+
+fn read_meta(txn: &redb::ReadTransaction) -> io::Result<Meta> {
+    let record = txn.open_table(META).map_err(redb_error)?;
+    let meta = record.get(META_KEY).map_err(redb_error)?;
+    Meta::read(meta.ok_or_else(|| invalid("state.redb lacks its meta record"))?.value())
 }
 
 /// One consistent state of the table. It lasts: old pages are kept while it lives, and
 /// the database stays open even after another took its place.
 pub(super) struct View {
     rows: ReadOnlyTable<(u64, u32), &'static [u8]>,
+    leases: ReadOnlyTable<i64, &'static [u8]>,
     pub meta: Meta,
     file: Arc<dyn File>,
     /// After `rows`: the transaction ends before its database is closed, and that before
@@ -269,6 +319,16 @@ impl View {
 
     pub fn all_rows(&self) -> io::Result<RowsRange> {
         self.rows_between(RowId::default(), RowId::last_of(Revision::MAX))
+    }
+
+    /// In order of their ids.
+    pub fn all_leases(&self) -> io::Result<Vec<(i64, Lease)>> {
+        let leases = self.leases.iter().map_err(redb_error)?;
+        let read = leases.map(|entry| {
+            let (id, encoded) = entry.map_err(redb_error)?;
+            Ok((id.value(), Lease::decode(encoded.value())?))
+        });
+        read.collect()
     }
 
     pub fn disk_bytes(&self) -> io::Result<u64> {

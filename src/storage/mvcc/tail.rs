@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::leases::LeaseChange;
 use super::row::{Row, RowId};
 use super::types::AppliedState;
 use crate::types::{LogIndex, MemberId, Revision};
@@ -22,9 +23,16 @@ pub(super) struct TailEntry {
     pub revision: Revision,
     pub compacted: Revision,
     pub rows: Vec<(RowId, Row)>,
+    pub leases: LeaseState,
     /// The state right after this entry is to be compared; who asked for that.
     pub mark: Option<MemberId>,
     bytes: u64,
+}
+
+/// What an entry did to the leases, and their clock after it.
+pub(super) struct LeaseState {
+    pub clock_ms: u64,
+    pub changes: Vec<LeaseChange>,
 }
 
 #[derive(Default)]
@@ -70,13 +78,21 @@ impl Tail {
     }
 
     /// Ends a log entry: everything pushed since the last one belongs to it.
-    pub fn end_entry(&mut self, applied: AppliedState, revision: Revision, compacted: Revision) {
+    pub fn end_entry(
+        &mut self,
+        applied: AppliedState,
+        revision: Revision,
+        compacted: Revision,
+        leases: LeaseState,
+    ) {
         let rows = std::mem::take(&mut self.open);
-        let bytes = std::mem::take(&mut self.open_bytes) + ENTRY_OVERHEAD_BYTES;
+        let lease_bytes = std::mem::size_of_val(&leases.changes[..]) as u64;
+        let bytes = std::mem::take(&mut self.open_bytes) + ENTRY_OVERHEAD_BYTES + lease_bytes;
         self.rows += rows.len() as u64;
         self.bytes += bytes;
         let mark = self.open_mark.take();
-        self.entries.push_back(Arc::new(TailEntry { applied, revision, compacted, rows, mark, bytes }));
+        let entry = TailEntry { applied, revision, compacted, rows, leases, mark, bytes };
+        self.entries.push_back(Arc::new(entry));
     }
 
     pub fn get(&self, id: RowId) -> Option<&Row> {

@@ -1,5 +1,7 @@
 //! What the store takes and gives: values, queries, replies. No logic.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::types::{LogId, Revision};
@@ -35,7 +37,29 @@ pub enum Reply {
         /// Only when the command asked for them.
         previous: Vec<KeyValue>,
     },
+    Txn {
+        revision: Revision,
+        /// Which branch was carried out.
+        succeeded: bool,
+        /// One for each of its operations.
+        replies: Vec<Reply>,
+    },
+    /// A read within a transaction.
+    Range(RangeResult),
     Compacted {
+        revision: Revision,
+    },
+    /// Granted or renewed; it has all its time to live.
+    Lease {
+        revision: Revision,
+        ttl_s: i64,
+    },
+    /// Their keys are deleted.
+    LeasesEnded {
+        revision: Revision,
+    },
+    /// The lease clock moved on.
+    Ticked {
         revision: Revision,
     },
     /// Nothing changed; the state after this entry will be compared.
@@ -47,10 +71,28 @@ pub enum Reply {
         current: Option<Revision>,
         revision: Revision,
     },
-    /// Nothing changed: the command itself makes no sense (compaction of the future ...).
+    /// Nothing changed: the command cannot be carried out on this state.
     Refused {
-        why: String,
+        why: Refusal,
     },
+}
+
+/// Why a command cannot be carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("revision {asked} has been compacted; the store is at {oldest}")]
+    Compacted { asked: Revision, oldest: Revision },
+    #[error("revision {asked} is in the future; the store is at {current}")]
+    FutureRevision { asked: Revision, current: Revision },
+    #[error("the key does not exist, so it has no value or lease to keep")]
+    KeyNotFound,
+    #[error("there is no such lease")]
+    LeaseNotFound,
+    #[error("there is a lease with this id already")]
+    LeaseExists,
+    /// The command itself makes no sense.
+    #[error("{0}")]
+    Senseless(Cow<'static, str>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,15 +115,62 @@ pub enum KeyRange {
     From(Bytes),
 }
 
-#[derive(Clone, Debug)]
+impl KeyRange {
+    pub fn contains(&self, key: &[u8]) -> bool {
+        match self {
+            KeyRange::One(one) => one == key,
+            KeyRange::Between(start, end) => (&start[..]..&end[..]).contains(&key),
+            KeyRange::From(start) => &start[..] <= key,
+        }
+    }
+}
+
+impl Default for KeyRange {
+    /// All keys.
+    fn default() -> Self {
+        KeyRange::From(Bytes::new())
+    }
+}
+
+/// By default all keys, newest version, in order.
+#[derive(Clone, Debug, Default)]
 pub struct RangeQuery {
     pub range: KeyRange,
     /// `None`: the newest.
     pub at: Option<Revision>,
     /// 0: no limit.
     pub limit: usize,
+    pub bounds: RevisionBounds,
+    /// `None`: by key, ascending.
+    pub sort: Option<Sort>,
     pub keys_only: bool,
     pub count_only: bool,
+}
+
+/// Which of the keys found are returned: both ends are included, 0 is no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RevisionBounds {
+    pub min_mod: Revision,
+    pub max_mod: Revision,
+    pub min_create: Revision,
+    pub max_create: Revision,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sort {
+    pub by: SortBy,
+    pub descending: bool,
+    /// Cut at the limit first, by key, and sort what is left.
+    pub after_limit: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SortBy {
+    Key,
+    Version,
+    CreateRevision,
+    ModRevision,
+    Value,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -99,6 +188,15 @@ pub struct RangeResult {
 pub enum Change {
     Put(KeyValue),
     Delete { key: Bytes, revision: Revision },
+}
+
+/// A lease as it is replicated. Whether its time is over is for the leader to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Its whole time to live.
+    pub ttl_s: i64,
+    /// When it ends, on the lease clock.
+    pub deadline_ms: u64,
 }
 
 /// The last membership entry applied: the caller's bytes and where they stood.

@@ -114,14 +114,17 @@ impl Flusher {
             self.schedule_rest();
             return Ok(false);
         }
-        let swept = self.table.write(|rows| {
+        let swept = self.table.write(|writer| {
             let mut encoded = Vec::new();
             for (id, row) in entries.iter().flat_map(|entry| &entry.rows) {
                 encoded.clear();
                 row.as_ref().encode(&mut encoded);
-                rows.insert(id.to_key(), encoded.as_slice()).map_err(redb_error)?;
+                writer.rows.insert(id.to_key(), encoded.as_slice()).map_err(redb_error)?;
             }
-            let swept = sweep_step(rows, &mut meta)?;
+            for (id, lease) in entries.iter().flat_map(|entry| &entry.leases.changes) {
+                writer.put_lease(*id, *lease)?;
+            }
+            let swept = sweep_step(&mut writer.rows, &mut meta)?;
             Ok((meta, swept))
         })?;
         let view = Arc::new(self.table.view()?);
@@ -143,7 +146,8 @@ impl Flusher {
             Some(last) => {
                 let says = if is_planted(Bug::AppliedTwice) { entries.iter().rev().nth(1) } else { None };
                 let applied = &says.unwrap_or(last).applied;
-                Meta::new(applied, last.revision, last.compacted, state.view.meta.swept())
+                let swept = state.view.meta.swept();
+                Meta::new(applied, last.revision, last.compacted, swept, last.leases.clock_ms)
             }
         };
         (entries, meta)
@@ -178,7 +182,7 @@ impl Flusher {
     fn install(&mut self, snapshot: ReceivedSnapshot) -> io::Result<()> {
         let disk = self.shared.disk.clone();
         let table = Table::create_new(&disk)?;
-        table.write(|rows| Ok((snapshot.copy_rows(rows)?, ())))?;
+        table.write(|writer| Ok((snapshot.copy_into(writer)?, ())))?;
         let state = State::load(Arc::new(table.view()?))?;
         table.publish()?;
         self.table = table;

@@ -8,6 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::env::File;
 use crate::storage::mvcc::row::RowId;
 use crate::storage::mvcc::table::invalid;
+use crate::storage::mvcc::types::Lease;
 use prost::encoding::{decode_varint, encode_varint};
 
 /// The first bytes of a stream.
@@ -25,6 +26,7 @@ pub(super) enum Kind {
     Header = 1,
     Rows = 2,
     Footer = 3,
+    Leases = 4,
 }
 
 impl Kind {
@@ -33,6 +35,7 @@ impl Kind {
             1 => Ok(Kind::Header),
             2 => Ok(Kind::Rows),
             3 => Ok(Kind::Footer),
+            4 => Ok(Kind::Leases),
             other => Err(invalid(format!("a snapshot frame of unknown kind {other}"))),
         }
     }
@@ -46,13 +49,15 @@ pub(super) struct Footer {
     /// blake3 over the raw bytes of all frames before it.
     #[prost(bytes = "bytes", tag = "2")]
     pub hash: Bytes,
+    #[prost(uint64, tag = "3")]
+    pub leases: u64,
 }
 
 /// Appends a frame to `out`; rows are compressed.
 pub(super) fn write(kind: Kind, raw: &[u8], out: &mut BytesMut) -> io::Result<()> {
     let compressed;
     let stored = match kind {
-        Kind::Rows => {
+        Kind::Rows | Kind::Leases => {
             compressed = zstd::bulk::compress(raw, ZSTD_LEVEL)?;
             &compressed
         }
@@ -127,7 +132,7 @@ impl<'a> Reader<'a> {
         }
         let kind = Kind::from_byte(head[0])?;
         let raw = match kind {
-            Kind::Rows => zstd::bulk::decompress(&stored, raw_len as usize)?,
+            Kind::Rows | Kind::Leases => zstd::bulk::decompress(&stored, raw_len as usize)?,
             Kind::Header | Kind::Footer => stored,
         };
         if raw.len() != raw_len as usize {
@@ -139,6 +144,24 @@ impl<'a> Reader<'a> {
 
 fn damaged(at: u64) -> io::Error {
     invalid(format!("the snapshot is damaged in the frame at byte {at}"))
+}
+
+/// Appends a lease to a part.
+pub(super) fn put_lease(id: i64, lease: Lease, part: &mut Vec<u8>) {
+    let encoded = lease.encode();
+    encode_varint(id.cast_unsigned(), part);
+    encode_varint(encoded.len() as u64, part);
+    part.extend_from_slice(&encoded);
+}
+
+/// Takes a lease from the front of a part.
+pub(super) fn take_lease(part: &mut &[u8]) -> io::Result<(i64, Lease)> {
+    let cut = || invalid("a part of the snapshot ends inside a lease");
+    let id = decode_varint(part).map_err(|_| cut())?.cast_signed();
+    let len = usize::try_from(decode_varint(part).map_err(|_| cut())?).map_err(|_| cut())?;
+    let (encoded, rest) = part.split_at_checked(len).ok_or_else(cut)?;
+    *part = rest;
+    Ok((id, Lease::decode(encoded)?))
 }
 
 /// Appends a row to a part.

@@ -10,7 +10,7 @@ use super::frame::{self, Footer, Kind, MAGIC};
 use crate::env::planted::{Bug, is_planted};
 use crate::storage::mvcc::row::RowId;
 use crate::storage::mvcc::table::{RowsRange, View, redb_error};
-use crate::storage::mvcc::types::AppliedState;
+use crate::storage::mvcc::types::{AppliedState, Lease};
 
 /// A part is closed when it has this many raw bytes: long enough to compress well, short
 /// enough to be one message.
@@ -21,6 +21,8 @@ const PART_BYTES: usize = 256 * 1024;
 pub struct SnapshotImage {
     applied: AppliedState,
     stage: Stage,
+    leases: std::vec::IntoIter<(i64, Lease)>,
+    lease_count: u64,
     rows: RowsRange,
     row_count: u64,
     hasher: blake3::Hasher,
@@ -30,7 +32,8 @@ pub struct SnapshotImage {
 
 enum Stage {
     Header,
-    Rows,
+    /// Leases, if there are any, then rows.
+    Parts,
     Done,
 }
 
@@ -39,6 +42,8 @@ impl SnapshotImage {
         Ok(Self {
             applied: view.meta.applied(),
             stage: Stage::Header,
+            leases: view.all_leases()?.into_iter(),
+            lease_count: 0,
             rows: view.all_rows()?,
             row_count: 0,
             hasher: blake3::Hasher::new(),
@@ -60,9 +65,12 @@ impl SnapshotImage {
                 self.hasher.update(&raw);
                 chunk.extend_from_slice(MAGIC);
                 frame::write(Kind::Header, &raw, &mut chunk)?;
-                self.stage = Stage::Rows;
+                self.stage = Stage::Parts;
             }
-            Stage::Rows => match self.next_part()? {
+            Stage::Parts if self.leases.len() > 0 => {
+                frame::write(Kind::Leases, &self.next_leases(), &mut chunk)?;
+            }
+            Stage::Parts => match self.next_part()? {
                 Some(raw) => frame::write(Kind::Rows, &raw, &mut chunk)?,
                 None => {
                     frame::write(Kind::Footer, &self.footer().encode_to_vec(), &mut chunk)?;
@@ -72,6 +80,17 @@ impl SnapshotImage {
             Stage::Done => return Ok(None),
         }
         Ok(Some(chunk.freeze()))
+    }
+
+    fn next_leases(&mut self) -> Vec<u8> {
+        let mut raw = Vec::new();
+        while raw.len() < PART_BYTES {
+            let Some((id, lease)) = self.leases.next() else { break };
+            frame::put_lease(id, lease, &mut raw);
+            self.lease_count += 1;
+        }
+        self.hasher.update(&raw);
+        raw
     }
 
     fn next_part(&mut self) -> io::Result<Option<Vec<u8>>> {
@@ -92,6 +111,6 @@ impl SnapshotImage {
 
     fn footer(&self) -> Footer {
         let hash = Bytes::copy_from_slice(self.hasher.finalize().as_bytes());
-        Footer { rows: self.row_count, hash }
+        Footer { rows: self.row_count, hash, leases: self.lease_count }
     }
 }

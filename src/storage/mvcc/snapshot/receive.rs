@@ -8,8 +8,8 @@ use prost::Message;
 use super::frame::{self, Footer, Kind};
 use crate::env::{Disk, File};
 use crate::storage::mvcc::row::{RowId, RowRef};
-use crate::storage::mvcc::table::{Meta, RowsWriter, invalid, redb_error};
-use crate::storage::mvcc::types::AppliedState;
+use crate::storage::mvcc::table::{Meta, Writer, invalid, redb_error};
+use crate::storage::mvcc::types::{AppliedState, Lease};
 
 /// Where a snapshot is written as it arrives. Of no use after a restart: it is sent anew.
 pub(in crate::storage::mvcc) const INCOMING_FILE: &str = "snapshot.incoming";
@@ -35,7 +35,10 @@ impl SnapshotWriter {
 
     /// Everything arrived: checks it and makes it durable, not yet visible.
     pub fn finish(self) -> io::Result<ReceivedSnapshot> {
-        let meta = for_each_row(&self.file, |_, encoded| RowRef::decode(encoded).map(drop))?;
+        let meta = for_each(&self.file, |item| match item {
+            Item::Row(_, encoded) => RowRef::decode(encoded).map(drop),
+            Item::Lease(..) => Ok(()),
+        })?;
         self.file.sync()?;
         Ok(ReceivedSnapshot { applied: meta.applied(), file: self.file })
     }
@@ -48,21 +51,26 @@ pub struct ReceivedSnapshot {
 }
 
 impl ReceivedSnapshot {
-    /// Inserts all rows; checks everything once more on the way.
-    pub(in crate::storage::mvcc) fn copy_rows(&self, rows: &mut RowsWriter<'_>) -> io::Result<Meta> {
-        for_each_row(&self.file, |id, encoded| {
-            rows.insert(id.to_key(), encoded).map_err(redb_error)?;
-            Ok(())
+    /// Inserts everything; checks it once more on the way.
+    pub(in crate::storage::mvcc) fn copy_into(&self, writer: &mut Writer<'_>) -> io::Result<Meta> {
+        for_each(&self.file, |item| match item {
+            Item::Row(id, encoded) => {
+                writer.rows.insert(id.to_key(), encoded).map_err(redb_error)?;
+                Ok(())
+            }
+            Item::Lease(id, lease) => writer.put_lease(id, Some(lease)),
         })
     }
 }
 
-/// Walks through a whole stream. Refuses anything but a header, parts with rows in
-/// order, and the footer that fits them.
-fn for_each_row(
-    file: &Arc<dyn File>,
-    mut each: impl FnMut(RowId, &[u8]) -> io::Result<()>,
-) -> io::Result<Meta> {
+enum Item<'a> {
+    Row(RowId, &'a [u8]),
+    Lease(i64, Lease),
+}
+
+/// Walks through a whole stream. Refuses anything but a header, parts with leases, parts
+/// with rows in order, and the footer that fits them.
+fn for_each(file: &Arc<dyn File>, mut each: impl FnMut(Item<'_>) -> io::Result<()>) -> io::Result<Meta> {
     let mut frames = frame::Reader::new(file)?;
     let mut hasher = blake3::Hasher::new();
     let (kind, raw) = frames.next()?;
@@ -72,15 +80,20 @@ fn for_each_row(
     let meta = Meta::read(&raw)?;
     hasher.update(&raw);
     let mut last = RowId::default();
-    let mut count = 0;
+    let (mut rows, mut leases) = (0, 0);
     let footer = loop {
         let (kind, raw) = frames.next()?;
+        let mut part = raw.as_slice();
         match kind {
             Kind::Header => return Err(invalid("the snapshot has a second header")),
             Kind::Footer => break Footer::decode(raw.as_slice()).map_err(invalid)?,
-            Kind::Rows => hasher.update(&raw),
+            Kind::Rows | Kind::Leases => hasher.update(&raw),
         };
-        let mut part = raw.as_slice();
+        while kind == Kind::Leases && !part.is_empty() {
+            let (id, lease) = frame::take_lease(&mut part)?;
+            each(Item::Lease(id, lease))?;
+            leases += 1;
+        }
         while !part.is_empty() {
             let (id, encoded) = frame::take_row(&mut part)?;
             if id <= last || id.revision > meta.revision {
@@ -89,12 +102,12 @@ fn for_each_row(
                     id.revision, id.sub
                 )));
             }
-            each(id, encoded)?;
-            (last, count) = (id, count + 1);
+            each(Item::Row(id, encoded))?;
+            (last, rows) = (id, rows + 1);
         }
     };
-    let whole = footer.rows == count && footer.hash[..] == hasher.finalize().as_bytes()[..];
-    if !whole || !frames.at_end() {
+    let counted = footer.rows == rows && footer.leases == leases;
+    if !counted || footer.hash[..] != hasher.finalize().as_bytes()[..] || !frames.at_end() {
         return Err(invalid("the snapshot does not fit its footer"));
     }
     Ok(meta)

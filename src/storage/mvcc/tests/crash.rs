@@ -59,7 +59,7 @@ async fn apply_and_flush(store: &Store) -> usize {
     let mut flushed = 0;
     for (index, commands) in entries().into_iter().enumerate() {
         let at = LogId { term: 1, index: index as u64 };
-        if store.apply(at, &CommandBatch { format: 1, time_ms: 0, commands }).is_err() {
+        if store.apply(at, &batch(at.index, commands), true).is_err() {
             break;
         }
         store.log_is_durable_upto(at.index);
@@ -142,8 +142,8 @@ async fn a_failed_flush_is_final() {
     bench.store.log_is_durable_upto(0);
     bench.disk.fail_next_sync();
     assert!(bench.store.flush().await.is_err());
-    let batch = CommandBatch { format: 1, time_ms: 0, commands: vec![put("b", "2")] };
-    assert!(bench.store.apply(LogId { term: 1, index: 1 }, &batch).is_err());
+    let batch = batch(1, vec![put("b", "2")]);
+    assert!(bench.store.apply(LogId { term: 1, index: 1 }, &batch, true).is_err());
     // The disk works again, but what failed stays failed until a restart.
     assert!(bench.store.flush().await.is_err());
     assert_eq!(bench.store.durable().last, None);
@@ -178,9 +178,9 @@ async fn a_full_disk_fails_the_flush_and_loses_nothing_before_it() {
 async fn entries_come_in_order_and_in_a_known_format() {
     let mut bench = Bench::new();
     bench.apply(vec![put("a", "1")]);
-    let batch = CommandBatch { format: 1, time_ms: 0, commands: vec![put("a", "2")] };
-    assert!(bench.store.apply(LogId { term: 1, index: 0 }, &batch).is_err(), "applied twice");
+    let batch = batch(1, vec![put("a", "2")]);
+    assert!(bench.store.apply(LogId { term: 1, index: 0 }, &batch, true).is_err(), "applied twice");
     let bench = Bench::new();
-    let newer = CommandBatch { format: 2, ..batch };
-    assert!(bench.store.apply(LogId { term: 1, index: 0 }, &newer).is_err(), "a newer format");
+    let newer = CommandBatch { format: BATCH_FORMAT + 1, ..batch };
+    assert!(bench.store.apply(LogId { term: 1, index: 0 }, &newer, true).is_err(), "a newer format");
 }

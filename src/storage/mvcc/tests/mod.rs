@@ -15,11 +15,16 @@ use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
+use super::apply::BATCH_FORMAT;
 use super::*;
 use crate::env::fake_disk::FakeDisk;
 use crate::proto::log::command::Op;
+use crate::proto::log::compare::With;
 use crate::proto::log::precondition::Is;
-use crate::proto::log::{Command, Compact, Delete, Precondition, Put, StateCheck};
+use crate::proto::log::{
+    self as pb, Command, Compact, Compare, Delete, LeaseExpire, LeaseGrant, LeaseRenew, LeaseRevoke,
+    LeaseTick, Precondition, Put, StateCheck, TxnOp, txn_op,
+};
 
 /// A store on a disk in memory, and the log that would feed it: it knows the next index
 /// and can tell the store that everything is durable.
@@ -42,7 +47,7 @@ impl Bench {
 
     fn apply(&mut self, commands: Vec<Command>) -> Vec<Reply> {
         let at = self.next_id();
-        self.store.apply(at, &CommandBatch { format: 1, time_ms: 0, commands }).expect("applies")
+        self.store.apply(at, &batch(at.index, commands), true).expect("applies")
     }
 
     fn apply_one(&mut self, command: Command) -> Reply {
@@ -92,8 +97,17 @@ async fn eventually(done: impl Fn() -> bool) {
     }
 }
 
+fn batch(index: LogIndex, commands: Vec<Command>) -> CommandBatch {
+    CommandBatch { format: BATCH_FORMAT, time_ms: 0, commands, lease_clock_ms: lease_clock_ms(index) }
+}
+
+/// What the entry at this index says of the lease clock.
+fn lease_clock_ms(index: LogIndex) -> u64 {
+    index * 500
+}
+
 fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Command {
-    let put = Put { key: key.into(), value: value.into(), lease: 0, prev_kv: true };
+    let put = Put { key: key.into(), value: value.into(), prev_kv: true, ..Put::default() };
     Command { op: Some(Op::Put(put)), precondition: None }
 }
 
@@ -115,5 +129,5 @@ fn when(is: Is, command: Command) -> Command {
 }
 
 fn everything(at: Option<Revision>) -> RangeQuery {
-    RangeQuery { range: KeyRange::From(Bytes::new()), at, limit: 0, keys_only: false, count_only: false }
+    RangeQuery { at, ..RangeQuery::default() }
 }

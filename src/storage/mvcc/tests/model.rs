@@ -10,6 +10,8 @@ pub struct Model {
     /// All changes in order, each with its revision.
     pub changes: Vec<(Revision, Change)>,
     pub compacted: Revision,
+    pub leases: BTreeMap<i64, Lease>,
+    pub lease_clock_ms: u64,
 }
 
 impl Model {
@@ -32,11 +34,13 @@ impl Model {
     pub fn apply(&mut self, command: &Command) -> Reply {
         let (revision, state) = (self.revision(), self.state_at(Revision::MAX));
         let key = match command.op.as_ref().expect("the tests make no empty commands") {
-            Op::Compact(compact) => return self.compact(compact.revision),
-            Op::StateCheck(_) => return Reply::Marked { revision },
             Op::Put(put) => &put.key,
             Op::Delete(delete) => &delete.key,
+            other => return self.apply_other(other),
         };
+        if matches!(&command.op, Some(Op::Put(put)) if self.lacks_lease(put)) {
+            return Reply::Refused { why: Refusal::LeaseNotFound };
+        }
         if let Some(is) = command.precondition.as_ref().and_then(|condition| condition.is) {
             let current = state.get(key).map(|kv| kv.mod_revision);
             let holds = match is {
@@ -48,14 +52,95 @@ impl Model {
             }
         }
         match command.op.as_ref().expect("checked above") {
-            Op::Put(put) => self.put(put, state.get(key).cloned()),
-            Op::Delete(delete) => self.delete(delete, &state),
-            Op::Compact(_) | Op::StateCheck(_) => unreachable!("returned above"),
+            Op::Put(put) => self.put(put, revision + 1),
+            Op::Delete(delete) => self.delete(delete, revision + 1),
+            _ => unreachable!("returned above"),
         }
     }
 
-    fn put(&mut self, put: &Put, previous: Option<KeyValue>) -> Reply {
+    fn apply_other(&mut self, op: &Op) -> Reply {
+        let revision = self.revision();
+        match op {
+            Op::Put(_) | Op::Delete(_) => unreachable!("not here"),
+            Op::Compact(compact) => self.compact(compact.revision),
+            Op::StateCheck(_) => Reply::Marked { revision },
+            Op::LeaseTick(_) => Reply::Ticked { revision },
+            Op::Txn(txn) => self.txn(txn),
+            Op::LeaseGrant(grant) if self.leases.contains_key(&grant.id) => {
+                Reply::Refused { why: Refusal::LeaseExists }
+            }
+            Op::LeaseGrant(LeaseGrant { id, ttl_s }) => self.start_lease(*id, *ttl_s),
+            Op::LeaseRenew(LeaseRenew { id }) => match self.leases.get(id) {
+                Some(lease) => self.start_lease(*id, lease.ttl_s),
+                None => Reply::Refused { why: Refusal::LeaseNotFound },
+            },
+            Op::LeaseRevoke(LeaseRevoke { id }) if !self.leases.contains_key(id) => {
+                Reply::Refused { why: Refusal::LeaseNotFound }
+            }
+            Op::LeaseRevoke(LeaseRevoke { id }) => self.end_leases(&[*id]),
+            Op::LeaseExpire(LeaseExpire { ids, until_ms }) => {
+                let over = |id: &i64| self.leases.get(id).is_some_and(|lease| lease.deadline_ms <= *until_ms);
+                let ids: Vec<i64> = ids.iter().copied().filter(over).collect();
+                self.end_leases(&ids)
+            }
+        }
+    }
+
+    fn start_lease(&mut self, id: i64, ttl_s: i64) -> Reply {
+        let deadline_ms = self.lease_clock_ms + ttl_s.unsigned_abs() * 1000;
+        self.leases.insert(id, Lease { ttl_s, deadline_ms });
+        Reply::Lease { revision: self.revision(), ttl_s }
+    }
+
+    fn end_leases(&mut self, ids: &[i64]) -> Reply {
+        for id in ids {
+            if self.leases.remove(id).is_none() {
+                continue;
+            }
+            let revision = self.revision() + 1;
+            for kv in self.state_at(Revision::MAX).into_values().filter(|kv| kv.lease == *id) {
+                self.changes.push((revision, Change::Delete { key: kv.key, revision }));
+            }
+        }
+        Reply::LeasesEnded { revision: self.revision() }
+    }
+
+    /// Of the kind that the tests make: one comparison of a version, and no nesting.
+    fn txn(&mut self, txn: &Txn) -> Reply {
+        let before = self.state_at(Revision::MAX);
+        let holds = |compare: &Compare| match &compare.with {
+            Some(With::Version(version)) => {
+                before.get(&compare.key).map_or(0, |kv| kv.version) == version.unsigned_abs()
+            }
+            other => panic!("the model does not compare {other:?}"),
+        };
+        let succeeded = txn.compares.iter().all(holds);
+        let ops = if succeeded { &txn.success } else { &txn.failure };
+        let lost = |op: &TxnOp| matches!(&op.op, Some(txn_op::Op::Put(put)) if self.lacks_lease(put));
+        if ops.iter().any(lost) {
+            return Reply::Refused { why: Refusal::LeaseNotFound };
+        }
         let revision = self.revision() + 1;
+        let replies = ops.iter().map(|op| match op.op.as_ref().expect("made by the tests") {
+            txn_op::Op::Put(put) => self.put(put, revision),
+            txn_op::Op::Delete(delete) => self.delete(delete, revision),
+            txn_op::Op::Range(_) => {
+                let kvs: Vec<_> = self.state_at(Revision::MAX).into_values().collect();
+                let (count, revision) = (kvs.len(), self.revision());
+                Reply::Range(RangeResult { kvs, count, more: false, revision })
+            }
+            txn_op::Op::Txn(_) => panic!("the model does not nest"),
+        });
+        let replies = replies.collect();
+        Reply::Txn { revision: self.revision(), succeeded, replies }
+    }
+
+    fn lacks_lease(&self, put: &Put) -> bool {
+        put.lease != 0 && !self.leases.contains_key(&put.lease)
+    }
+
+    fn put(&mut self, put: &Put, revision: Revision) -> Reply {
+        let previous = self.state_at(Revision::MAX).get(&put.key).cloned();
         let kv = KeyValue {
             key: put.key.clone(),
             value: put.value.clone(),
@@ -69,7 +154,9 @@ impl Model {
         Reply::Put { revision, create_revision, version, previous: previous.filter(|_| put.prev_kv) }
     }
 
-    fn delete(&mut self, delete: &Delete, state: &BTreeMap<Bytes, KeyValue>) -> Reply {
+    /// At `revision`, if it deletes anything.
+    fn delete(&mut self, delete: &Delete, revision: Revision) -> Reply {
+        let state = self.state_at(Revision::MAX);
         let matches = |key: &Bytes| match &delete.range_end[..] {
             [] => *key == delete.key,
             [0] => *key >= delete.key,
@@ -77,17 +164,20 @@ impl Model {
         };
         let previous: Vec<_> =
             state.iter().filter(|(key, _)| matches(key)).map(|(_, kv)| kv.clone()).collect();
-        let revision = self.revision() + u64::from(!previous.is_empty());
         for kv in &previous {
             self.changes.push((revision, Change::Delete { key: kv.key.clone(), revision }));
         }
-        let deleted = previous.len() as u64;
+        let (deleted, revision) = (previous.len() as u64, self.revision());
         Reply::Deleted { revision, deleted, previous: if delete.prev_kv { previous } else { Vec::new() } }
     }
 
     fn compact(&mut self, upto: Revision) -> Reply {
-        if upto > self.revision() || upto <= self.compacted {
-            return Reply::Refused { why: String::new() };
+        let (asked, current, oldest) = (upto, self.revision(), self.compacted);
+        if upto > current {
+            return Reply::Refused { why: Refusal::FutureRevision { asked, current } };
+        }
+        if upto <= oldest {
+            return Reply::Refused { why: Refusal::Compacted { asked, oldest } };
         }
         self.compacted = upto;
         Reply::Compacted { revision: self.revision() }
@@ -112,6 +202,15 @@ impl Model {
 
     /// Everything that can be asked of the store gives the model's answer.
     pub fn check(&self, store: &Store) {
+        let leases = store.leases_by_deadline(usize::MAX);
+        assert_eq!(leases.len(), self.leases.len());
+        for (id, lease) in &self.leases {
+            assert_eq!(store.lease(*id), Some(*lease));
+            let state = self.state_at(Revision::MAX);
+            let keys: Vec<Bytes> =
+                state.into_values().filter(|kv| kv.lease == *id).map(|kv| kv.key).collect();
+            assert_eq!(store.lease_keys(*id), keys, "keys of lease {id}");
+        }
         assert_eq!(store.revision(), self.revision());
         let now = self.revision();
         assert_eq!(store.stats().keys, self.state_at(now).len() as u64);

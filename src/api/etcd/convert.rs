@@ -1,0 +1,174 @@
+//! etcd's messages as the log and the store know them, and back.
+
+use super::{Refused, Result, header};
+use crate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use crate::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+use crate::proto::etcdserverpb::request_op::Request;
+use crate::proto::etcdserverpb::response_op::Response;
+use crate::proto::etcdserverpb::{
+    Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
+    RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
+};
+use crate::proto::log::{self, Comparison, compare::With, sort::By};
+use crate::proto::mvccpb;
+use crate::storage::mvcc::{KeyValue, RangeResult, Reply};
+use crate::types::Revision;
+
+pub fn range(request: RangeRequest) -> log::Range {
+    // Below the first revision that a key can have.
+    const NONE_REACHES: Revision = 1;
+    let at_least = |bound: i64| u64::try_from(bound).unwrap_or(0);
+    let at_most = |bound: i64| u64::try_from(bound).unwrap_or(NONE_REACHES);
+    let sort = sort(request.sort_order(), request.sort_target());
+    log::Range {
+        key: request.key,
+        range_end: request.range_end,
+        limit: u64::try_from(request.limit).unwrap_or(0),
+        revision: u64::try_from(request.revision).unwrap_or(0),
+        sort,
+        min_mod_revision: at_least(request.min_mod_revision),
+        max_mod_revision: at_most(request.max_mod_revision),
+        min_create_revision: at_least(request.min_create_revision),
+        max_create_revision: at_most(request.max_create_revision),
+        keys_only: request.keys_only,
+        count_only: request.count_only,
+    }
+}
+
+/// Without an order but with a target, etcd cuts at the limit by key and sorts the rest.
+fn sort(order: SortOrder, target: SortTarget) -> Option<log::Sort> {
+    let by = match target {
+        SortTarget::Key => By::Key,
+        SortTarget::Version => By::Version,
+        SortTarget::Create => By::CreateRevision,
+        SortTarget::Mod => By::ModRevision,
+        SortTarget::Value => By::Value,
+    };
+    let after_limit = order == SortOrder::None;
+    let descending = order == SortOrder::Descend;
+    let as_it_is = by == By::Key && !descending;
+    (!as_it_is).then_some(log::Sort { by: by.into(), descending, after_limit })
+}
+
+pub fn put(request: PutRequest) -> log::Put {
+    let PutRequest { key, value, lease, prev_kv, ignore_value, ignore_lease } = request;
+    log::Put { key, value, lease, prev_kv, ignore_value, ignore_lease }
+}
+
+pub fn delete_range(request: DeleteRangeRequest) -> log::Delete {
+    let DeleteRangeRequest { key, range_end, prev_kv } = request;
+    log::Delete { key, range_end, prev_kv }
+}
+
+/// The request must have been checked.
+pub fn txn(request: TxnRequest) -> log::Txn {
+    log::Txn {
+        compares: request.compare.into_iter().map(compare).collect(),
+        success: request.success.into_iter().map(op).collect(),
+        failure: request.failure.into_iter().map(op).collect(),
+    }
+}
+
+fn op(op: RequestOp) -> log::TxnOp {
+    use log::txn_op::Op;
+    let op = op.request.map(|request| match request {
+        Request::RequestRange(request) => Op::Range(range(request)),
+        Request::RequestPut(request) => Op::Put(put(request)),
+        Request::RequestDeleteRange(request) => Op::Delete(delete_range(request)),
+        Request::RequestTxn(request) => Op::Txn(txn(request)),
+    });
+    log::TxnOp { op }
+}
+
+/// What is compared is the target's affair; a value of another kind counts as none.
+fn compare(compare: Compare) -> log::Compare {
+    let comparison = match compare.result() {
+        CompareResult::Equal => Comparison::Equal,
+        CompareResult::Greater => Comparison::Greater,
+        CompareResult::Less => Comparison::Less,
+        CompareResult::NotEqual => Comparison::NotEqual,
+    };
+    let with = match (compare.target(), compare.target_union) {
+        (CompareTarget::Version, Some(TargetUnion::Version(number))) => With::Version(number),
+        (CompareTarget::Version, _) => With::Version(0),
+        (CompareTarget::Create, Some(TargetUnion::CreateRevision(number))) => With::CreateRevision(number),
+        (CompareTarget::Create, _) => With::CreateRevision(0),
+        (CompareTarget::Mod, Some(TargetUnion::ModRevision(number))) => With::ModRevision(number),
+        (CompareTarget::Mod, _) => With::ModRevision(0),
+        (CompareTarget::Value, Some(TargetUnion::Value(value))) => With::Value(value),
+        (CompareTarget::Value, _) => With::Value(Default::default()),
+        (CompareTarget::Lease, Some(TargetUnion::Lease(number))) => With::Lease(number),
+        (CompareTarget::Lease, _) => With::Lease(0),
+    };
+    log::Compare {
+        key: compare.key,
+        range_end: compare.range_end,
+        comparison: comparison.into(),
+        with: Some(with),
+    }
+}
+
+pub fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
+    mvccpb::KeyValue {
+        key: kv.key,
+        create_revision: kv.create_revision.cast_signed(),
+        mod_revision: kv.mod_revision.cast_signed(),
+        version: kv.version.cast_signed(),
+        value: kv.value,
+        lease: kv.lease,
+    }
+}
+
+pub fn range_response(header: Option<ResponseHeader>, found: RangeResult) -> RangeResponse {
+    RangeResponse {
+        header,
+        kvs: found.kvs.into_iter().map(key_value).collect(),
+        more: found.more,
+        count: i64::try_from(found.count).unwrap_or(i64::MAX),
+    }
+}
+
+pub fn put_response(header: Option<ResponseHeader>, previous: Option<KeyValue>) -> PutResponse {
+    PutResponse { header, prev_kv: previous.map(key_value) }
+}
+
+pub fn delete_response(
+    header: Option<ResponseHeader>,
+    deleted: u64,
+    previous: Vec<KeyValue>,
+) -> DeleteRangeResponse {
+    let prev_kvs = previous.into_iter().map(key_value).collect();
+    DeleteRangeResponse { header, deleted: deleted.cast_signed(), prev_kvs }
+}
+
+/// Of a reply to a transaction.
+pub fn txn_response(
+    header: Option<ResponseHeader>,
+    succeeded: bool,
+    replies: Vec<Reply>,
+) -> Result<TxnResponse> {
+    let responses = replies.into_iter().map(response_op).collect::<Result<_>>()?;
+    Ok(TxnResponse { header, succeeded, responses })
+}
+
+/// Inside a transaction headers have the revision alone; those of nested ones nothing.
+fn response_op(reply: Reply) -> Result<ResponseOp> {
+    let response = match reply {
+        Reply::Range(found) => Response::ResponseRange(range_response(header::bare(found.revision), found)),
+        Reply::Put { revision, previous, .. } => {
+            Response::ResponsePut(put_response(header::bare(revision), previous))
+        }
+        Reply::Deleted { revision, deleted, previous } => {
+            Response::ResponseDeleteRange(delete_response(header::bare(revision), deleted, previous))
+        }
+        Reply::Txn { succeeded, replies, .. } => {
+            Response::ResponseTxn(txn_response(header::bare(0), succeeded, replies)?)
+        }
+        _ => return Err(mixed_up()),
+    };
+    Ok(ResponseOp { response: Some(response) })
+}
+
+fn mixed_up() -> Refused {
+    super::error::mixed_up()
+}
