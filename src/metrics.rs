@@ -99,7 +99,7 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("bellwether");
         registry.register_with_unit(
             "log_fsync_duration",
-            "Time of one fdatasync of the log",
+            "Time of one write to the log that is on disk when it returns",
             Unit::Seconds,
             self.log_fsync_seconds.clone(),
         );

@@ -7,21 +7,26 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 
+use axum::body::Body;
+use futures::future::Either;
+use http::{Request, Response};
+use hyper::body::Incoming;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::api;
+use crate::api::{self, http::Api};
 use crate::config::Config;
 use crate::env::net::Listener;
 use crate::env::{World, open_files};
 use crate::node::{Exit, Node, peer_service};
-use crate::server::{self, Limits};
+use crate::server::{self, Application, Limits};
 
 /// Where peers' messages go; clients' paths are everything else.
 const PEER_ROUTE: &str = "/bellwether.peer.v1.Peer/{*rpc}";
 
 /// Files that a node needs beside its clients' connections: log segments (17 with the
-/// default sizes), the table, a snapshot, connections to peers, and room for more segments.
+/// default sizes, each of them opened twice), the table, a snapshot, connections to peers,
+/// and room for more segments.
 const FILES_KEPT: usize = 256;
 /// However few files there may be, some clients are let in.
 const MIN_CONNECTIONS: usize = 16;
@@ -71,6 +76,29 @@ pub async fn run_in(config: Config, world: World, stop: impl Future<Output = ()>
     }
 }
 
+/// Everything that is spoken on the port: requests for keys, which are most, go straight
+/// to the API.
+struct Front {
+    api: Api,
+    router: axum::Router,
+}
+
+impl Front {
+    fn of(node: &Node) -> Self {
+        let (api, router) = api::doors(node.clone());
+        Self { api, router: router.route_service(PEER_ROUTE, peer_service::service(node)) }
+    }
+}
+
+impl Application for Front {
+    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send + use<> {
+        match Api::is_for_a_key(&request) {
+            true => Either::Left(self.api.clone().dispatch(request)),
+            false => Either::Right(self.router.answer(request)),
+        }
+    }
+}
+
 enum End {
     Stopped,
     StartAfresh,
@@ -103,7 +131,7 @@ async fn run_once(
     listener: Box<dyn Listener>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<End> {
-    let app = api::router(node.clone()).route_service(PEER_ROUTE, peer_service::service(node));
+    let app = Front::of(node);
     let (close, closed) = oneshot::channel::<()>();
     let until_closed = async {
         // Dropped or sent: both mean that it is over.

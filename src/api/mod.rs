@@ -15,9 +15,12 @@ use std::sync::Arc;
 use crate::node::Node;
 use admission::Admission;
 
-/// Everything that clients may ask for on a node's port.
-pub fn router(node: Node) -> axum::Router {
+/// Everything that clients may ask for on a node's port, as a router; and the HTTP API, which
+/// is in it, once more by itself, for whoever asks it without a router ([`http::Api`]).
+pub fn doors(node: Node) -> (http::Api, axum::Router) {
     let admission = Admission::new(node.config().max_inflight_requests, node.metrics().clone());
     let admission = Arc::new(admission);
-    http::router(node.clone(), admission.clone()).merge(etcd::router(node, admission))
+    let api = http::Api::new(node.clone(), admission.clone());
+    let router = api.router().merge(etcd::router(node, admission));
+    (api, router)
 }

@@ -332,15 +332,17 @@ impl Consensus {
 
     fn facts(&self, metrics: &RaftMetrics) -> Facts {
         let me = self.inner.options.me;
-        let membership = metrics.membership_config.membership();
-        let voter = membership.voter_ids().any(|id| id == me.0);
+        // Asked for every request, so without the sets that `voter_ids` makes.
+        let configs = metrics.membership_config.membership().get_joint_config();
+        let voter = configs.iter().any(|voters| voters.contains(&me.0));
+        let alone = voter && configs.iter().flatten().all(|id| *id == me.0);
         let last_word = self.inner.heard.last();
         let heard = last_word.filter(|word| word.term == metrics.current_term && word.leader != me);
         Facts {
             me,
             engine_leads: metrics.state == ServerState::Leader,
             voter,
-            alone: voter && membership.voter_ids().count() == 1,
+            alone,
             quorum_acked_ago: metrics.last_quorum_acked.map(|at| at.elapsed()),
             heard: heard.map(|word| (word.leader, word.at.elapsed())),
             silent_for: last_word.map_or(self.inner.started, |word| word.at).elapsed(),

@@ -4,10 +4,15 @@
 //! after [`Disk::sync_dir`] of the directory that holds it.
 
 use std::fmt::Debug;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use rustix::fs::OFlags;
+
+use super::blocks::are_blocks;
 
 #[allow(clippy::len_without_is_empty, reason = "asking a file for its length can fail")]
 pub trait File: Send + Sync + Debug {
@@ -18,6 +23,12 @@ pub trait File: Send + Sync + Debug {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Data and, when the length changed, the length are on disk when it returns.
     fn sync(&self) -> io::Result<()>;
+    /// Writes, and what it wrote is on disk when it returns. What else was written may not
+    /// be: that takes a [`File::sync`]. Whole blocks ([`super::blocks`]) are the cheapest.
+    fn write_synced(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_at(offset, bytes)?;
+        self.sync()
+    }
 }
 
 pub trait Disk: Send + Sync + 'static {
@@ -52,7 +63,7 @@ impl RealDisk {
         let lock = std::fs::File::create(root.join("LOCK"))?;
         lock.try_lock().map_err(|error| match error {
             std::fs::TryLockError::WouldBlock => io::Error::new(
-                io::ErrorKind::ResourceBusy,
+                ErrorKind::ResourceBusy,
                 format!(
                     "{} is in use by another process; stop it or choose another DATA_DIR",
                     root.display()
@@ -65,27 +76,66 @@ impl RealDisk {
 }
 
 #[derive(Debug)]
-struct RealFile(std::fs::File);
+struct RealFile {
+    file: std::fs::File,
+    /// The same file, past the kernel's cache, and each write synced; made when it is first
+    /// wanted, `None` where that cannot be had.
+    direct: OnceLock<Option<std::fs::File>>,
+}
+
+impl RealFile {
+    /// Opens the file once more.
+    fn open_direct(&self) -> Option<std::fs::File> {
+        // By its handle, for it may have another name by now.
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let flags = (OFlags::DIRECT | OFlags::DSYNC).bits();
+        std::fs::OpenOptions::new().write(true).custom_flags(flags.cast_signed()).open(path).ok()
+    }
+
+    /// False when the file system does not write this way, which is no failure: it took
+    /// nothing. Some refuse when the file is opened, others only what is written.
+    fn write_direct(&self, offset: u64, bytes: &[u8]) -> io::Result<bool> {
+        if !are_blocks(offset, bytes) {
+            return Ok(false);
+        }
+        let Some(direct) = self.direct.get_or_init(|| self.open_direct()) else { return Ok(false) };
+        match direct.write_all_at(bytes, offset) {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
 
 impl File for RealFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read_exact_at(out, offset)
+        self.file.read_exact_at(out, offset)
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
+    }
+
+    fn write_synced(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if self.write_direct(offset, bytes)? {
+            return Ok(());
+        }
+        self.write_at(offset, bytes)?;
+        self.sync()
     }
 }
 
@@ -97,7 +147,7 @@ impl Disk for RealDisk {
         }
         let mut options = std::fs::OpenOptions::new();
         let file = options.read(true).write(true).create(create).truncate(false).open(path)?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile { file, direct: OnceLock::new() }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -106,14 +156,14 @@ impl Disk for RealDisk {
 
     fn remove(&self, path: &str) -> io::Result<()> {
         match std::fs::remove_file(self.root.join(path)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             other => other,
         }
     }
 
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
         let entries = match std::fs::read_dir(self.root.join(dir)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             other => other?,
         };
         let mut names = Vec::new();

@@ -126,6 +126,16 @@ impl File for FailingFile {
         self.faults.check(Fault::Sync, &self.name.lock())?;
         self.inner.sync()
     }
+
+    fn write_synced(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.faults.check(Fault::Full, &self.name.lock())?;
+        if let Err(error) = self.faults.check(Fault::Sync, &self.name.lock()) {
+            // As when the kernel has the bytes and the disk does not.
+            self.inner.write_at(offset, bytes)?;
+            return Err(error);
+        }
+        self.inner.write_synced(offset, bytes)
+    }
 }
 
 impl Disk for FailingDisk {

@@ -5,6 +5,7 @@
 //! simulated ones. Monotonic time is `tokio::time` everywhere, which a simulation
 //! drives by itself.
 
+pub mod blocks;
 pub mod clock;
 pub mod disk;
 pub mod failing_disk;

@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 
 use super::Disk;
+use super::blocks::{BLOCK_BYTES, Blocks};
 use super::disk::RealDisk;
 use super::failing_disk::{DiskFaults, FailingDisk};
 use super::fake_disk::FakeDisk;
@@ -39,6 +40,35 @@ fn what_is_written_is_read_by_every_handle() {
         file.sync().expect("sync");
         disk.open("d/a", true).expect("opened, not made anew");
         assert_eq!(read(disk, "d/a").len(), 6);
+    });
+}
+
+/// Whole blocks, which may take another way to the disk, parts of blocks, and what the
+/// kernel holds back: whoever reads sees the last of them.
+#[test]
+fn synced_writes_and_others_are_read_in_their_order() {
+    over_all(|disk| {
+        let file = disk.open("d/filling", true).expect("made");
+        let mut blocks = Blocks::zeros(3 * BLOCK_BYTES);
+        file.write_synced(0, blocks.as_slice()).expect("the file grows");
+        disk.rename("d/filling", "d/a").expect("renamed while it is open");
+        file.write_at(10, b"held back").expect("written");
+        let mut expected = blocks.as_slice().to_vec();
+        expected[10..19].copy_from_slice(b"held back");
+        assert_eq!(read(disk, "d/a"), expected);
+        blocks.as_mut_slice().fill(b'b');
+        let two = 2 * BLOCK_BYTES;
+        file.write_synced(BLOCK_BYTES as u64, &blocks.as_slice()[..two]).expect("whole blocks");
+        expected[BLOCK_BYTES..].fill(b'b');
+        assert_eq!(read(disk, "d/a"), expected);
+        file.write_synced(5, b"part of a block, over what is held back").expect("a part");
+        expected[5..44].copy_from_slice(b"part of a block, over what is held back");
+        file.write_at(two as u64, b"c").expect("written");
+        expected[two] = b'c';
+        assert_eq!(read(disk, "d/a"), expected);
+        file.write_synced(0, &blocks.as_slice()[..BLOCK_BYTES]).expect("whole blocks");
+        expected[..BLOCK_BYTES].fill(b'b');
+        assert_eq!(read(disk, "d/a"), expected);
     });
 }
 

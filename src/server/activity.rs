@@ -132,6 +132,11 @@ impl Activity {
         !clients && (state.streams > 0 || !state.open.is_empty())
     }
 
+    /// True when the connection began as HTTP/2 does.
+    pub fn is_h2(&self) -> bool {
+        self.state.lock().h2
+    }
+
     /// True once a peer has spoken on this connection.
     pub fn is_peer(&self) -> bool {
         self.state.lock().peer

@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
+use futures::FutureExt;
+use futures::future::Either;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tower::Service;
 
 use super::activity::{Activity, Guard, Kind};
+use super::gate::Gate;
 use super::limits::{self, Limits};
-use super::{FLUSH_TIMEOUT, Shared};
+use super::{Application, FLUSH_TIMEOUT, Shared};
 use crate::env::net::BoxStream;
 
 /// Where the peers' service lives. Its traffic is exempt from the connection cap:
@@ -58,8 +60,13 @@ pub fn builder(limits: &Limits) -> Builder<TokioExecutor> {
 
 /// Serves one connection to its end. With `crowded` it is one of the reserve: while the
 /// connection cap is passed only peers are served on it, all others hear 503.
-pub async fn run(stream: BoxStream, shared: Arc<Shared>, activity: Arc<Activity>, crowded: bool) {
-    let io = TokioIo::new(Watched { stream, activity: activity.clone(), shared: shared.clone() });
+pub async fn run<A: Application>(
+    stream: BoxStream,
+    shared: Arc<Shared<A>>,
+    activity: Arc<Activity>,
+    crowded: bool,
+) {
+    let io = TokioIo::new(Watched { stream, activity: activity.clone(), gate: shared.gate.clone() });
     let service = hyper::service::service_fn({
         let (shared, activity) = (shared.clone(), activity.clone());
         move |request| serve(&shared, &activity, crowded, request)
@@ -69,9 +76,9 @@ pub async fn run(stream: BoxStream, shared: Arc<Shared>, activity: Arc<Activity>
 }
 
 /// Polls the connection until it ends, is cut off, or the server stops.
-async fn drive<S>(
+async fn drive<A, S>(
     connection: hyper_util::server::conn::auto::Connection<'_, TokioIo<Watched>, S, TokioExecutor>,
-    shared: &Shared,
+    shared: &Shared<A>,
     activity: &Activity,
 ) where
     S: hyper::service::Service<
@@ -117,26 +124,20 @@ async fn drive<S>(
 type Served = Result<Response<Tracked>, std::convert::Infallible>;
 
 /// Hands one request to the application, and counts it until its reply is gone.
-fn serve(
-    shared: &Shared,
+fn serve<A: Application>(
+    shared: &Shared<A>,
     activity: &Arc<Activity>,
     crowded: bool,
     request: Request<Incoming>,
-) -> impl Future<Output = Served> + Send + 'static + use<> {
+) -> impl Future<Output = Served> + Send + 'static + use<A> {
     let guard = activity.begin(request.version(), kind(&request));
     let answer = if crowded && shared.is_crowded() && !request.uri().path().starts_with(PEER_PATH) {
         shared.metrics.refuse("connections");
-        Err(crowded_reply())
+        Either::Left(std::future::ready(crowded_reply()))
     } else {
-        Ok(shared.app.clone().call(request))
+        Either::Right(shared.app.answer(request))
     };
-    async move {
-        let response = match answer {
-            Ok(reply) => reply.await?,
-            Err(refusal) => refusal,
-        };
-        Ok(response.map(|body| Tracked { body, guard }))
-    }
+    answer.map(|response| Ok(response.map(|body| Tracked { body, guard })))
 }
 
 /// By the path alone: a header is quickly written by somebody who wants to stay for ever.
@@ -197,7 +198,7 @@ impl HttpBody for Tracked {
 struct Watched {
     stream: BoxStream,
     activity: Arc<Activity>,
-    shared: Arc<Shared>,
+    gate: Arc<Gate>,
 }
 
 impl AsyncRead for Watched {
@@ -207,7 +208,7 @@ impl AsyncRead for Watched {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let gated = !self.activity.is_peer();
-        if gated && self.shared.gate.poll_enter(cx).is_pending() {
+        if gated && self.gate.poll_enter(cx).is_pending() {
             return Poll::Pending;
         }
         let before = buf.filled().len();
@@ -216,7 +217,7 @@ impl AsyncRead for Watched {
             self.activity.heard(&buf.filled()[before..]);
         }
         if gated && polled.is_pending() {
-            self.shared.gate.give_back();
+            self.gate.give_back();
         }
         polled
     }
@@ -236,7 +237,9 @@ impl AsyncWrite for Watched {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        // h2 then copies small replies one behind the other and writes them in one call; else
+        // it would write each by itself. It asks once, after the first bytes were heard.
+        !self.activity.is_h2() && self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -24,12 +24,16 @@ mod reserve;
 #[cfg(test)]
 mod tests;
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::body::Body;
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto::Builder;
 use tokio::task::JoinSet;
@@ -60,20 +64,35 @@ struct Ending {
     closing: CancellationToken,
 }
 
+/// What answers the requests.
+///
+/// A router is one; what is asked often may be answered without it, for it puts every
+/// request's work on the heap, in several pieces.
+pub trait Application: Send + Sync + 'static {
+    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send + use<Self>;
+}
+
+impl Application for axum::Router {
+    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send + use<> {
+        let reply = tower::Service::call(&mut self.clone(), request);
+        async move { reply.await.unwrap_or_else(|never: Infallible| match never {}) }
+    }
+}
+
 /// What all connections of one server share.
-struct Shared {
-    app: axum::Router,
+struct Shared<A> {
+    app: A,
     builder: Builder<TokioExecutor>,
     limits: Limits,
     metrics: Arc<Metrics>,
     busy: Busy,
-    gate: Gate,
+    gate: Arc<Gate>,
     /// Connections that are open now.
     open: AtomicUsize,
     ending: Ending,
 }
 
-impl Shared {
+impl<A> Shared<A> {
     fn set_open(&self, connections: usize) {
         self.open.store(connections, Ordering::Relaxed);
         self.metrics.connections.set(i64::try_from(connections).unwrap_or(i64::MAX));
@@ -88,22 +107,22 @@ impl Shared {
 
 /// Serves `app` on `listener` until `shutdown` resolves, then drains; returns when
 /// every connection is closed.
-pub async fn serve(
+pub async fn serve<A: Application>(
     mut listener: Box<dyn Listener>,
-    app: axum::Router,
+    app: A,
     limits: Limits,
     metrics: Arc<Metrics>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
     let builder = connection::builder(&limits);
     let (busy, open, ending) = (Busy::default(), AtomicUsize::new(0), Ending::default());
-    let gate = Gate::default();
+    let gate = Arc::<Gate>::default();
     let shared = Arc::new(Shared { app, builder, limits, metrics, busy, gate, open, ending });
     // Ends with this function: it is aborted when the set is dropped.
     let mut rounds = JoinSet::new();
     rounds.spawn({
-        let shared = shared.clone();
-        async move { shared.gate.run().await }
+        let gate = shared.gate.clone();
+        async move { gate.run().await }
     });
     let mut connections = Connections::default();
     let mut accepts = true;
@@ -144,7 +163,7 @@ struct Connections {
 
 impl Connections {
     /// Starts a connection's task, unless even the reserve is full, of peers.
-    fn admit(&mut self, stream: BoxStream, shared: &Arc<Shared>) {
+    fn admit<A: Application>(&mut self, stream: BoxStream, shared: &Arc<Shared<A>>) {
         let Limits { max_connections, reserved_connections, .. } = shared.limits;
         let crowded = self.tasks.len() >= max_connections;
         if crowded && !self.reserve.make_room(reserved_connections) {
@@ -161,7 +180,7 @@ impl Connections {
     }
 }
 
-async fn drain(shared: &Shared, mut connections: JoinSet<()>) {
+async fn drain<A>(shared: &Shared<A>, mut connections: JoinSet<()>) {
     shared.ending.draining.cancel();
     let deadline = Instant::now() + shared.limits.drain_timeout;
     while !shared.busy.is_idle() && Instant::now() < deadline {

@@ -97,5 +97,5 @@ async fn all_interfaces_share_one_store() {
     let read = cluster.ask(0, Request::post("/v3/kv/range", r#"{"key":"Y3VybA=="}"#)).await.json();
     assert_eq!((&read["count"], &read["kvs"][0]["value"]), (&json!("1"), &json!("MQ==")));
     let refused = cluster.ask(0, Request::post("/v3/kv/range", "{}")).await;
-    assert_eq!((refused.status, &refused.json()["code"]), (400, &json!(3)));
+    assert_eq!((refused.status.as_u16(), &refused.json()["code"]), (400, &json!(3)));
 }

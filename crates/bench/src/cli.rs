@@ -113,8 +113,8 @@ struct TargetArgs {
     #[arg(long, value_enum, default_value_t, conflicts_with = "etcd")]
     body: Body,
 
-    /// With --etcd: connections that the clients share [default: one each]
-    #[arg(long, conflicts_with = "http", value_name = "N")]
+    /// Connections (HTTP/2) that all clients share [default: one each]
+    #[arg(long, value_name = "N")]
     connections: Option<usize>,
 }
 
@@ -122,7 +122,8 @@ impl LoadArgs {
     async fn run(self) -> Result<()> {
         ensure!(self.seconds > 0.0 && self.warmup >= 0.0, "--seconds and --warmup are times to come");
         let outcome = if self.target.etcd.is_empty() {
-            self.measure(&HttpTarget::new(&self.target.http, self.target.body)?).await?
+            let TargetArgs { http, body, connections, .. } = &self.target;
+            self.measure(&HttpTarget::new(http, *body, *connections)?).await?
         } else {
             self.measure(&EtcdTarget::new(&self.target.etcd, self.target.connections)?).await?
         };
@@ -219,6 +220,6 @@ mod tests {
         assert!(parses(&["--etcd", "http://a:1", "--connections", "3"]));
         assert!(!parses(&[]));
         assert!(!parses(&["--http", "http://a:1", "--etcd", "http://a:1"]));
-        assert!(!parses(&["--http", "http://a:1", "--connections", "3"]));
+        assert!(parses(&["--http", "http://a:1", "--connections", "3"]));
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::BoxError;
+use axum::body::{Bytes, HttpBody};
 use bytes::BytesMut;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
@@ -15,15 +16,23 @@ use super::memory::{Budget, Share};
 /// places for requests at once from those that are ready.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A body as it comes from a client: hyper's own, or one that a router has boxed.
+pub trait RequestBody: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static {}
+impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static> RequestBody for B {}
+
 /// The body, and its part of what all bodies may hold: to be kept as long as it.
-pub async fn read(headers: &HeaderMap, body: Body, bodies: &Budget) -> Result<(Bytes, Share), ApiError> {
+pub async fn read(
+    headers: &HeaderMap,
+    body: impl RequestBody,
+    bodies: &Budget,
+) -> Result<(Bytes, Share), ApiError> {
     read_within(BODY_TIMEOUT, headers, body, bodies).await
 }
 
 async fn read_within(
     timeout: Duration,
     headers: &HeaderMap,
-    body: Body,
+    body: impl RequestBody,
     bodies: &Budget,
 ) -> Result<(Bytes, Share), ApiError> {
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
@@ -35,11 +44,12 @@ async fn read_within(
     collecting.await.unwrap_or_else(|_| Err(ApiError::slow_body()))
 }
 
-async fn collect(mut body: Body, bodies: &Budget) -> Result<(Bytes, Share), ApiError> {
+async fn collect(mut body: impl RequestBody, bodies: &Budget) -> Result<(Bytes, Share), ApiError> {
     let mut share = bodies.nothing();
     let (mut whole, mut parts) = (Bytes::new(), BytesMut::new());
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| ApiError::invalid(format!("the body broke off: {error}")))?;
+        let frame =
+            frame.map_err(|error| ApiError::invalid(format!("the body broke off: {}", error.into())))?;
         let Ok(data) = frame.into_data() else { continue };
         let bytes = whole.len() + parts.len() + data.len();
         if bytes > MAX_BODY_BYTES {
@@ -61,6 +71,8 @@ async fn collect(mut body: Body, bodies: &Budget) -> Result<(Bytes, Share), ApiE
 #[cfg(test)]
 mod tests {
     use http::StatusCode;
+
+    use axum::body::Body;
 
     use super::*;
     use crate::api::http::memory::MAX_BODY_BYTES_HELD;

@@ -147,7 +147,7 @@ fn http_requests_of_random_pieces_are_answered() {
     // Time passes by itself when everybody waits: no wait of a request takes any.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     let runtime = runtime.expect("a runtime");
-    let app = runtime.block_on(async { crate::api::router(node().await) });
+    let app = runtime.block_on(async { crate::api::doors(node().await).1 });
     explore("http_requests_of_random_pieces", 128, |input| {
         let Some(request) = request(input) else { return };
         let told = format!("{request:?}");

@@ -8,10 +8,11 @@ use std::borrow::Cow;
 
 use axum::body::{Body, Bytes};
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::body::RequestBody;
 use super::error::{ApiError, ApiResult};
 use super::query::{self, Params};
 use super::reply::{self, OCTETS, Place};
@@ -30,7 +31,7 @@ pub const WRITE_PARAMS: &[&str] = &["ack", "forward", "redirect", "timeout"];
 /// What surrounds key and value in a reply.
 const REPLY_OVERHEAD_BYTES: usize = 256;
 
-pub async fn get(node: &Node, parts: &Parts, turns: &Turns) -> ApiResult {
+pub async fn get(node: &Node, parts: &mut Parts, turns: &Turns) -> ApiResult {
     let key = key_in(parts.uri.path())?;
     let params = query::parse(parts.uri.query(), READ_PARAMS)?;
     reply::readable(node, &params, parts).await?;
@@ -39,7 +40,8 @@ pub async fn get(node: &Node, parts: &Parts, turns: &Turns) -> ApiResult {
     let Some(found) = found else { return Err(ApiError::key_not_found(&key)) };
     let turn = turns.take_for(found.value.len()).await?;
     let place = Place::of(node);
-    let mut response = get_reply(parts, &key, &found, &place)?;
+    let headers = std::mem::take(&mut parts.headers);
+    let mut response = get_reply(headers, &key, &found, &place)?;
     if let Some(turn) = turn {
         turn.end(found.value.len()).await;
     }
@@ -60,13 +62,14 @@ struct GetReply<'a> {
     version: u64,
 }
 
-fn get_reply(parts: &Parts, key: &str, found: &KeyValue, place: &Place) -> ApiResult {
-    let mut response = if conditions::is_unmodified(&parts.headers, found.mod_revision)? {
+/// `headers`: the request's. Their memory becomes that of the reply's.
+fn get_reply(headers: HeaderMap, key: &str, found: &KeyValue, place: &Place) -> ApiResult {
+    let mut response = if conditions::is_unmodified(&headers, found.mod_revision)? {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
-    } else if reply::accepts(&parts.headers, OCTETS) {
-        reply::bytes(StatusCode::OK, HeaderValue::from_static(OCTETS), found.value.clone())
+    } else if reply::accepts(&headers, OCTETS) {
+        reply::bytes_in(headers, StatusCode::OK, HeaderValue::from_static(OCTETS), found.value.clone())
     } else {
         let (value, encoding) = value::show(&found.value);
         let body = GetReply {
@@ -78,13 +81,14 @@ fn get_reply(parts: &Parts, key: &str, found: &KeyValue, place: &Place) -> ApiRe
             create_revision: found.create_revision,
             version: found.version,
         };
-        reply::json_sized(StatusCode::OK, &body, key.len() + found.value.len() + REPLY_OVERHEAD_BYTES)
+        let size = key.len() + found.value.len() + REPLY_OVERHEAD_BYTES;
+        reply::json_in(headers, StatusCode::OK, &body, size)
     };
     response.headers_mut().insert(header::ETAG, reply::etag(found.mod_revision));
     Ok(response)
 }
 
-pub async fn put(app: &App, parts: &Parts, body: Body) -> ApiResult {
+pub async fn put(app: &App, parts: &mut Parts, body: impl RequestBody) -> ApiResult {
     let node = &app.node;
     let key = key_in(parts.uri.path())?;
     let params = query::parse(parts.uri.query(), WRITE_PARAMS)?;
@@ -100,7 +104,8 @@ pub async fn put(app: &App, parts: &Parts, body: Body) -> ApiResult {
     let ack = effective_ack(params.ack.unwrap_or(node.config().ack), precondition.is_some());
     let command = Command { op: Some(Op::Put(put)), precondition };
     let written = write(node, parts, &params, command, ack).await?;
-    let mut response = put_reply(&key, &sent, &written, ack)?;
+    let headers = std::mem::take(&mut parts.headers);
+    let mut response = put_reply(headers, &key, &sent, &written, ack)?;
     place_write(&mut response, node, &written);
     Ok(response)
 }
@@ -212,7 +217,7 @@ impl<'a> WriteReply<'a> {
     }
 }
 
-fn put_reply(key: &str, sent: &Sent<'_>, written: &Written, ack: Ack) -> ApiResult {
+fn put_reply(headers: HeaderMap, key: &str, sent: &Sent<'_>, written: &Written, ack: Ack) -> ApiResult {
     let mut body = WriteReply::new(key, written, ack);
     match sent {
         Sent::Json(value) => body.value = Some(value),
@@ -229,7 +234,7 @@ fn put_reply(key: &str, sent: &Sent<'_>, written: &Written, ack: Ack) -> ApiResu
         Some(other) => return Err(refusal(key, other)),
     }
     let size = key.len() + sent.len() + REPLY_OVERHEAD_BYTES;
-    let mut response = reply::json_sized(StatusCode::OK, &body, size);
+    let mut response = reply::json_in(headers, StatusCode::OK, &body, size);
     if let Some(revision) = body.revision {
         response.headers_mut().insert(header::ETAG, reply::etag(revision));
     }

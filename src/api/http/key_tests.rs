@@ -29,7 +29,7 @@ fn written(reply: Option<Reply>) -> Written {
 }
 
 async fn got(headers: &[(&str, &str)], value: &'static [u8]) -> Response<Body> {
-    get_reply(&parts(headers), "a", &found(value), &place()).expect("found")
+    get_reply(parts(headers).headers, "a", &found(value), &place()).expect("found")
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ fn put(body: &'static str, raw: bool, reply: Option<Reply>) -> ApiResult {
     let sent = Sent::parse(raw, &body)?;
     // Stored without a copy: what is sent on lies within the request's body.
     assert!(body.as_ptr_range().contains(&sent.bytes(&body).as_ptr()));
-    put_reply("name", &sent, &written(reply), Ack::Quorum)
+    put_reply(HeaderMap::new(), "name", &sent, &written(reply), Ack::Quorum)
 }
 
 #[tokio::test]

@@ -4,12 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
 use bytes::Bytes;
 use http::StatusCode;
 use http::request::Parts;
 use serde::{Deserialize, Serialize};
 
+use super::body::RequestBody;
 use super::error::{ApiError, ApiResult};
 use super::memory::Budget;
 use super::{body, percent, query, reply};
@@ -123,7 +123,7 @@ pub fn network(node: &Node, parts: &Parts) -> ApiResult {
 }
 
 /// Sets both directions of one link.
-pub async fn set_link(node: &Node, parts: &Parts, body: Body, bodies: &Budget) -> ApiResult {
+pub async fn set_link(node: &Node, parts: &Parts, body: impl RequestBody, bodies: &Budget) -> ApiResult {
     query::parse(parts.uri.query(), &[])?;
     let links = links(node)?;
     let wanted = parts.uri.path().strip_prefix(LINK_PREFIX).unwrap_or_default();

@@ -1,10 +1,10 @@
 //! `/v1/lab/disk`: a disk that fails on demand, on nodes started with `--lab`.
 
-use axum::body::Body;
 use http::StatusCode;
 use http::request::Parts;
 use serde::{Deserialize, Serialize};
 
+use super::body::RequestBody;
 use super::error::{ApiError, ApiResult};
 use super::lab::require_lab;
 use super::memory::Budget;
@@ -62,7 +62,7 @@ pub fn get(node: &Node, parts: &Parts) -> ApiResult {
 }
 
 /// Arms one fault, in the place of the last.
-pub async fn fail(node: &Node, parts: &Parts, body: Body, bodies: &Budget) -> ApiResult {
+pub async fn fail(node: &Node, parts: &Parts, body: impl RequestBody, bodies: &Budget) -> ApiResult {
     query::parse(parts.uri.query(), &[])?;
     require_lab(node)?;
     let (text, _share) = body::read(&parts.headers, body, bodies).await?;

@@ -1,6 +1,6 @@
 //! JSON over HTTP: the chapter's routes, ours under `/v1`, health and metrics.
 //!
-//! A request goes through [`dispatch`]: [`route`] finds the handler by method and path,
+//! A request goes through [`Api::dispatch`]: [`route`] finds the handler by method and path,
 //! [`Admission`] turns away what is too much, [`memory`] counts what bodies and replies
 //! hold, [`turns`] keeps long work from crowding out the rest, the handler ([`key`], [`status`], [`v1`],
 //! [`health`]) parses, makes one call on the node and builds its reply with [`reply`], and
@@ -10,7 +10,7 @@
 //! The whole API is one fallback instead of a route each: keys are taken from the raw
 //! path (axum decodes them and allocates for it), and 404, 405 and CORS have one place.
 //! Other protocols on the same port are routes beside it. They must not bring a
-//! fallback of their own.
+//! fallback of their own. Requests for keys may come without the router: [`Api`].
 //!
 //! `docs/http-api.md` is the users' page of all this; a change here is a change there.
 
@@ -47,6 +47,7 @@ use tokio::time::Instant;
 use super::admission::Admission;
 use crate::metrics::RequestLabels;
 use crate::node::Node;
+pub use body::RequestBody;
 use error::{ApiError, ApiResult};
 use memory::Budget;
 use route::Route;
@@ -79,24 +80,44 @@ struct App {
     scrape: scrape::Scrape,
 }
 
-/// The router of everything clients speak over plain HTTP.
-pub fn router(node: Node, admission: Arc<Admission>) -> axum::Router {
-    let scrape = scrape::Scrape::new(node.clone());
-    let bodies = Budget::new(memory::MAX_BODY_BYTES_HELD);
-    let replies = Budget::new(memory::MAX_REPLY_BYTES_HELD);
-    let (turns, hashes) = (Turns::default(), Turns::default());
-    let app = App { node, admission, bodies, replies, turns, hashes, scrape };
-    axum::Router::new().fallback(dispatch).with_state(Arc::new(app))
+/// Everything clients speak over plain HTTP; clones share it.
+#[derive(Clone)]
+pub struct Api(Arc<App>);
+
+impl Api {
+    pub fn new(node: Node, admission: Arc<Admission>) -> Self {
+        let scrape = scrape::Scrape::new(node.clone());
+        let bodies = Budget::new(memory::MAX_BODY_BYTES_HELD);
+        let replies = Budget::new(memory::MAX_REPLY_BYTES_HELD);
+        let (turns, hashes) = (Turns::default(), Turns::default());
+        Self(Arc::new(App { node, admission, bodies, replies, turns, hashes, scrape }))
+    }
+
+    /// The API as a router's fallback, with room for other protocols beside it.
+    pub fn router(&self) -> axum::Router {
+        let dispatch = |State(api): State<Self>, request: Request<Body>| api.dispatch(request);
+        axum::Router::new().fallback(dispatch).with_state(self.clone())
+    }
+
+    /// Whether it is one of the requests that are asked so often, for a key, that
+    /// [`Api::dispatch`] should get them without a router in between.
+    pub fn is_for_a_key<B>(request: &Request<B>) -> bool {
+        request.uri().path().starts_with(route::KEY_PREFIX)
+    }
+
+    pub async fn dispatch<B: RequestBody>(self, request: Request<B>) -> Response<Body> {
+        dispatch(&self.0, request).await
+    }
 }
 
-async fn dispatch(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
+async fn dispatch<B: RequestBody>(app: &App, request: Request<B>) -> Response<Body> {
     let began = Instant::now();
     let method = request.method().clone();
     let route = route::find(&method, request.uri().path());
     if reply::has_type(request.headers(), GRPC) {
         return unknown_call(request.uri().path());
     }
-    let mut response = match answer(&app, route, request).await {
+    let mut response = match answer(app, route, request).await {
         Ok(response) => response,
         Err(error) => refuse(&app.node, route, error),
     };
@@ -132,14 +153,14 @@ fn refuse(node: &Node, route: Route, error: ApiError) -> Response<Body> {
 }
 
 /// One line a route: the API's table of contents.
-async fn answer(app: &App, route: Route, request: Request<Body>) -> ApiResult {
+async fn answer<B: RequestBody>(app: &App, route: Route, request: Request<B>) -> ApiResult {
     let _permit = if route.is_limited() { Some(app.admission.enter()?) } else { None };
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let node = &app.node;
     match route {
         Route::Status => status::get(node, &parts),
-        Route::GetKey => key::get(node, &parts, &app.turns).await,
-        Route::PutKey => key::put(app, &parts, body).await,
+        Route::GetKey => key::get(node, &mut parts, &app.turns).await,
+        Route::PutKey => key::put(app, &mut parts, body).await,
         Route::DeleteKey => key::delete(node, &parts).await,
         Route::Keys => v1::keys(node, &parts, &app.turns).await,
         Route::Changes => v1::changes(node, &parts, &app.turns).await,

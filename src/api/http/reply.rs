@@ -22,22 +22,37 @@ pub const OCTETS: &str = "application/octet-stream";
 const SMALL_REPLY_BYTES: usize = 512;
 
 pub fn json(status: StatusCode, body: &impl Serialize) -> Response<Body> {
-    json_sized(status, body, SMALL_REPLY_BYTES)
+    json_in(HeaderMap::new(), status, body, SMALL_REPLY_BYTES)
 }
 
-/// `size`: about how many bytes the body will have.
-pub fn json_sized(status: StatusCode, body: &impl Serialize, size: usize) -> Response<Body> {
+/// `size`: about how many bytes the body will have; `used` as for [`bytes_in`].
+pub fn json_in(used: HeaderMap, status: StatusCode, body: &impl Serialize, size: usize) -> Response<Body> {
     let mut text = Vec::with_capacity(size);
     serde_json::to_writer(&mut text, body).expect("replies have string keys only, and a Vec takes all bytes");
-    bytes(status, JSON, text.into())
+    bytes_in(used, status, JSON, text.into())
 }
 
 pub fn bytes(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<Body> {
+    bytes_in(HeaderMap::new(), status, content_type, body)
+}
+
+/// `used`: a map that is not needed any more, such as the request's headers. Its memory
+/// serves the reply, whose map is too large for an allocator's quick ways; hyper in turn
+/// uses the reply's for the connection's next request.
+pub fn bytes_in(
+    used: HeaderMap,
+    status: StatusCode,
+    content_type: HeaderValue,
+    body: Bytes,
+) -> Response<Body> {
+    let mut headers = used;
+    headers.clear();
+    // Ours and those of CORS fit without growing; more would ask for twice the memory.
+    headers.reserve(12);
+    headers.insert(header::CONTENT_TYPE, content_type);
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
-    // Ours and those of CORS fit without growing; more would ask for twice the memory.
-    response.headers_mut().reserve(12);
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    *response.headers_mut() = headers;
     response
 }
 

@@ -10,7 +10,7 @@
 //! 1. [`Log::append`] encodes it into the open batch and caches it ([`state`], `cache`);
 //!    from here on it is readable.
 //! 2. The flush worker takes the batch, seals it as one frame (`format`) and does one
-//!    write and one sync (`flush`). What is handed over meanwhile is the next batch.
+//!    synced write (`flush`). What is handed over meanwhile is the next batch.
 //! 3. The callbacks are called, and the entries count as durable.
 //!
 //! Frames fill zeroed files, segments (`segment`), so that no append changes a file's

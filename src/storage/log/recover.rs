@@ -13,6 +13,7 @@ use super::contents::Contents;
 use super::format::{self, Checkpoint, FRAME_ALIGN, Frame, HeaderError, Record, SEGMENT_HEADER_BYTES};
 use super::segment::{self, Active, Beginning, DIRECTORY, Listing, Segment, SpareSlot, segment_path};
 use super::state::{Frames, Place};
+use crate::env::blocks::{BLOCK_BYTES, Blocks};
 use crate::env::{Disk, File};
 
 /// The log as it was found.
@@ -95,10 +96,12 @@ impl Reading {
         self.segments.insert(number, segment);
         let tail = self.frames(number, epoch, &bytes)?;
         check_rest(&path, &*file, epoch, &bytes, tail, is_last)?;
+        let mut block = Blocks::default();
+        block.extend(&bytes[tail / BLOCK_BYTES * BLOCK_BYTES..tail]);
         let (tail, length) = (tail as u64, bytes.len() as u64);
         self.bytes = bytes;
         let previous_crc = self.previous_crc.unwrap_or_default();
-        Ok(Active { number, epoch, file, bytes: length, tail, previous_crc })
+        Ok(Active { number, epoch, file, bytes: length, tail, block, previous_crc })
     }
 
     /// Replays the frames; returns where the last good one ends.

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use rand::Rng;
 
 use super::format::{self, Checkpoint, SegmentHeader};
+use crate::env::blocks::{BLOCK_BYTES, Blocks};
 use crate::env::{Disk, File};
 use crate::types::LogIndex;
 
@@ -25,6 +26,9 @@ const FILLING_SUFFIX: &str = ".filling";
 /// Zeros written and synced at a time: small enough that an append's sync, which may
 /// have to wait for ours, waits for a few milliseconds only.
 const FILL_CHUNK_BYTES: usize = 1 << 20;
+
+/// A larger buffer is not kept for the next write.
+const MAX_KEPT_BYTES: usize = 4 << 20;
 
 /// Size of a segment that is needed at once, at the first start or when appends were
 /// faster than the filling: small enough to zero in a few milliseconds.
@@ -49,8 +53,39 @@ pub(super) struct Active {
     pub bytes: u64,
     /// Where the next frame goes.
     pub tail: u64,
+    /// What lies before the tail in its block: it is written again with the next frame.
+    pub block: Blocks,
     /// CRC of the frame before it.
     pub previous_crc: u32,
+}
+
+impl Active {
+    /// Puts bytes at the tail; on disk when it returns.
+    ///
+    /// Whole blocks go past the kernel's cache ([`File::write_synced`]), so the first one is
+    /// written again, unchanged up to the tail, and zeros fill the last. A crash in between
+    /// harms nothing older: disks write the 512 bytes of a sector wholly or not at all, and
+    /// the kernel's own way, a page at a time, relies on the same.
+    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let from = self.tail - self.block.as_slice().len() as u64;
+        self.block.extend(bytes);
+        let end = self.block.as_slice().len();
+        if from + end.next_multiple_of(BLOCK_BYTES) as u64 <= self.bytes {
+            self.block.pad();
+        }
+        self.file.write_synced(from, self.block.as_slice())?;
+        self.block.keep(end / BLOCK_BYTES * BLOCK_BYTES..end);
+        self.block.shrink(MAX_KEPT_BYTES);
+        self.tail += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Moves the tail over bytes that were written otherwise. The next append does without
+    /// the rest of their block.
+    pub fn skip(&mut self, bytes: u64) {
+        self.tail += bytes;
+        self.block.keep(0..0);
+    }
 }
 
 /// A file of zeros that can become a segment.
@@ -142,12 +177,11 @@ fn fill(disk: &dyn Disk, bytes: u64) -> io::Result<Spare> {
 }
 
 fn write_zeros(file: &dyn File, bytes: u64) -> io::Result<()> {
-    let zeros = vec![0; FILL_CHUNK_BYTES.min(bytes as usize)];
+    let zeros = Blocks::zeros(FILL_CHUNK_BYTES.min(bytes as usize));
     let mut at = 0;
     while at < bytes {
-        let chunk = zeros.len().min((bytes - at) as usize);
-        file.write_at(at, &zeros[..chunk])?;
-        file.sync()?;
+        let chunk = zeros.as_slice().len().min((bytes - at) as usize);
+        file.write_synced(at, &zeros.as_slice()[..chunk])?;
         at += chunk as u64;
     }
     Ok(())
@@ -197,22 +231,23 @@ pub(super) fn begin(
         None => fill(disk, needed.max(segment_bytes.min(HASTY_SEGMENT_BYTES)))?,
     };
     let header = SegmentHeader { number: beginning.number, epoch: crate::env::random::rng().next_u64() };
-    let mut bytes = format::segment_header(header);
+    let mut start = format::segment_header(header);
     let mut frame = Vec::new();
     format::start_frame(&mut frame);
     format::put_checkpoint(&mut frame, beginning.checkpoint);
-    let crc = format::seal(&mut frame, header.epoch, bytes.len() as u64, beginning.previous_crc);
-    bytes.extend_from_slice(&frame);
-    spare.file.write_at(0, &bytes)?;
-    spare.file.sync()?;
-    disk.rename(&path(&spare.name), &segment_path(header.number))?;
-    disk.sync_dir(DIRECTORY)?;
-    Ok(Active {
+    let crc = format::seal(&mut frame, header.epoch, start.len() as u64, beginning.previous_crc);
+    start.extend_from_slice(&frame);
+    let mut active = Active {
         number: header.number,
         epoch: header.epoch,
         file: spare.file,
         bytes: spare.bytes,
-        tail: bytes.len() as u64,
+        tail: 0,
+        block: Blocks::default(),
         previous_crc: crc,
-    })
+    };
+    active.append(&start)?;
+    disk.rename(&path(&spare.name), &segment_path(header.number))?;
+    disk.sync_dir(DIRECTORY)?;
+    Ok(active)
 }

@@ -28,8 +28,8 @@ use samples::{Figure, Samples};
 
 /// How long the disk is probed before each round.
 const FSYNC_WINDOW: Duration = Duration::from_secs(1);
-/// Connections that all of etcd's clients share in one of the two ways it is measured:
-/// what an application of some processes would have.
+/// Connections that all clients share in one of the two ways in which writes by many
+/// clients are measured: what an application of some processes would have.
 const FEW_CONNECTIONS: usize = 3;
 
 #[derive(Debug, clap::Args)]
@@ -155,12 +155,15 @@ impl Compare {
     async fn bellwether(&self, plan: &Plan, samples: &mut Samples) -> Result<()> {
         let began = Instant::now();
         let up = cluster::bellwether::Up::start(&self.bellwether, &self.dir.join("up"))?;
-        accepted::by_any(&HttpTarget::new(&up.urls, Body::Json)?).await.context("`up`")?;
+        accepted::by_any(&HttpTarget::new(&up.urls, Body::Json, None)?).await.context("`up`")?;
         samples.add(Figure::UpToWrite, began.elapsed().as_secs_f64());
         drop(up);
         let cluster = cluster::bellwether::cluster(&self.bellwether, &self.dir.join("bellwether"))?;
-        let target = HttpTarget::new(&cluster.urls(), Body::Json)?;
-        round::run(cluster, &[target], plan, samples).await
+        let urls = cluster.urls();
+        let target = |connections| HttpTarget::new(&urls, Body::Json, connections);
+        // One a client first: what curl and most libraries do serves everything else.
+        let targets = [target(None)?, target(Some(FEW_CONNECTIONS))?];
+        round::run(cluster, &targets, plan, samples).await
     }
 
     async fn etcd(&self, plan: &Plan, samples: &mut Samples) -> Result<()> {

@@ -103,7 +103,7 @@ impl Overload {
 
 /// Waits until somebody leads and everybody is there.
 async fn leader(cluster: &mut Cluster) -> Result<usize> {
-    let target = HttpTarget::new(&cluster.urls(), Body::Json)?;
+    let target = HttpTarget::new(&cluster.urls(), Body::Json, None)?;
     let until = Instant::now() + START_TIMEOUT;
     loop {
         match target.leader().await {

@@ -2,9 +2,8 @@
 //!
 //! A [`Target`] knows a cluster's addresses and hands out [`Session`]s, one a client. A
 //! session does one thing at a time and waits for the answer; how many of them share a
-//! connection is the target's affair ([`http`]: none, [`etcd`]: as told). Both
-//! implementations do the least their protocol needs, so that what is measured is the
-//! server.
+//! connection is the target's affair, and told to it by the caller. Both implementations
+//! do the least their protocol needs, so that what is measured is the server.
 
 pub mod etcd;
 pub mod http;

@@ -10,6 +10,25 @@ use super::*;
 /// How often each crash point is tried: what a crash keeps and tears is random.
 const VARIANTS: u64 = 6;
 
+/// Half of the histories have segments and entries so much larger: several blocks, of which
+/// each append writes one again. In the small ones a segment is less than a block.
+const LARGE: usize = 8;
+
+/// By how much a history is larger than the small ones.
+fn scale(seed: u64) -> usize {
+    if seed.is_multiple_of(2) { 1 } else { LARGE }
+}
+
+fn open_scaled(disk: &FakeDisk, scale: usize) -> io::Result<Log> {
+    let LogOptions { segment_bytes, cache_bytes, reserve_bytes } = OPTIONS;
+    let options = LogOptions {
+        segment_bytes: segment_bytes * scale as u64,
+        cache_bytes: cache_bytes * scale,
+        reserve_bytes,
+    };
+    Log::open(Arc::new(disk.clone()), &TASKS, options, Arc::default())
+}
+
 /// What a history promised so far, and what it may have left.
 struct Promises {
     /// The empty log, and the log after each change that was handed over.
@@ -91,37 +110,42 @@ async fn mark(log: &Log, promises: &SharedPromises, committed: LogId) -> io::Res
 }
 
 /// Appends, votes, truncations, purges, over several segments; ends at the first error.
-async fn script(disk: &FakeDisk, promises: &SharedPromises) -> io::Result<()> {
-    let log = open(disk)?;
+async fn script(disk: &FakeDisk, promises: &SharedPromises, scale: usize) -> io::Result<()> {
+    let log = open_scaled(disk, scale)?;
     vote_noted(&log, promises, 1).await?;
-    append_noted(&log, promises, entries(1, 0..3, 30))?;
-    append_noted(&log, promises, entries(1, 3..4, 700))?;
+    append_noted(&log, promises, entries(1, 0..3, scale * 30))?;
+    append_noted(&log, promises, entries(1, 3..4, scale * 700))?;
     mark(&log, promises, id(1, 2)).await?;
-    append_noted(&log, promises, entries(1, 4..8, 200))?;
+    append_noted(&log, promises, entries(1, 4..8, scale * 200))?;
     vote_noted(&log, promises, 2).await?;
     truncate_noted(&log, promises, id(1, 5)).await?;
-    append_noted(&log, promises, entries(2, 6..9, 300))?;
+    append_noted(&log, promises, entries(2, 6..9, scale * 300))?;
     log.flush().await?;
     mark(&log, promises, id(1, 3)).await?;
     mark(&log, promises, id(1, 4)).await?;
     purge_noted(&log, promises, id(1, 3)).await?;
-    append_noted(&log, promises, entries(2, 9..12, 400))?;
+    append_noted(&log, promises, entries(2, 9..12, scale * 400))?;
     vote_noted(&log, promises, 3).await?;
     mark(&log, promises, id(2, 9)).await?;
-    append_noted(&log, promises, entries(3, 12..13, 3 * SEGMENT_BYTES as usize))?;
+    append_noted(&log, promises, entries(3, 12..13, scale * 3 * SEGMENT_BYTES as usize))?;
     purge_noted(&log, promises, id(2, 10)).await?;
     log.flush().await?;
     truncate_noted(&log, promises, id(2, 11)).await?;
-    append_noted(&log, promises, entries(4, 12..20, 150))?;
+    append_noted(&log, promises, entries(4, 12..20, scale * 150))?;
     log.flush().await?;
     vote_noted(&log, promises, 4).await
 }
 
 /// Changes in a random order, most of them handed over while the ones before are still on
 /// their way: a vote between an append and its truncation, a purge behind both.
-async fn random_script(disk: &FakeDisk, promises: &SharedPromises, seed: u64) -> io::Result<()> {
+async fn random_script(
+    disk: &FakeDisk,
+    promises: &SharedPromises,
+    seed: u64,
+    scale: usize,
+) -> io::Result<()> {
     let mut rng = SmallRng::seed_from_u64(seed);
-    let log = open(disk)?;
+    let log = open_scaled(disk, scale)?;
     let mut term = 1;
     let mut waiting = FuturesUnordered::new();
     for _ in 0..30 {
@@ -141,7 +165,7 @@ async fn random_script(disk: &FakeDisk, promises: &SharedPromises, seed: u64) ->
                 }
             }
             _ => {
-                let bytes = rng.random_range(1..600);
+                let bytes = scale * rng.random_range(1..600);
                 append_noted(&log, promises, entries(term, last..last + rng.random_range(1..4), bytes))?;
             }
         }
@@ -168,12 +192,12 @@ fn check_promises(promises: &SharedPromises, log: &Log) -> Result<(), String> {
 }
 
 /// The log works after the crash, and what it acknowledges then is there, too.
-async fn check_rest(log: Log, disk: &FakeDisk) -> Result<(), String> {
+async fn check_rest(log: Log, disk: &FakeDisk, scale: usize) -> Result<(), String> {
     let next = log.last_id().map_or(0, |id| id.index + 1);
-    append(&log, entries(9, next..next + 5, 300)).await.map_err(|error| error.to_string())?;
+    append(&log, entries(9, next..next + 5, scale * 300)).await.map_err(|error| error.to_string())?;
     let before = Held::of(&log);
     drop(log);
-    let after = Held::of(&open(disk).map_err(|error| error.to_string())?);
+    let after = Held::of(&open_scaled(disk, scale).map_err(|error| error.to_string())?);
     if before == after { Ok(()) } else { Err(format!("after one more restart {before:?} is {after:?}")) }
 }
 
@@ -188,13 +212,14 @@ enum Script {
 fn crash_at(disk: &FakeDisk, operations: u64, seed: u64, which: Script) -> Option<Result<(), String>> {
     crate::env::random::seed(Some(seed));
     let mut rng = SmallRng::seed_from_u64(seed);
+    let scale = scale(seed);
     simulate(async {
         let promises = Promises { states: vec![Held::default()], acknowledged: 0, marks: vec![None] };
         let promises = Arc::new(Mutex::new(promises));
         disk.stop_after(operations);
         let ended = match which {
-            Script::Written => script(disk, &promises).await,
-            Script::Random(seed) => random_script(disk, &promises, seed).await,
+            Script::Written => script(disk, &promises, scale).await,
+            Script::Random(seed) => random_script(disk, &promises, seed, scale).await,
         };
         if !disk.stopped() {
             ended.expect("nothing fails before the cut");
@@ -202,16 +227,16 @@ fn crash_at(disk: &FakeDisk, operations: u64, seed: u64, which: Script) -> Optio
         }
         disk.crash(&mut rng);
         disk.stop_after(seed % 5);
-        drop(open(disk));
+        drop(open_scaled(disk, scale));
         disk.crash(&mut rng);
-        let log = match open(disk) {
+        let log = match open_scaled(disk, scale) {
             Ok(log) => log,
             Err(error) => return Some(Err(error.to_string())),
         };
         if let Err(why) = check_promises(&promises, &log) {
             return Some(Err(why));
         }
-        Some(check_rest(log, disk).await)
+        Some(check_rest(log, disk, scale).await)
     })
 }
 
