@@ -77,7 +77,7 @@ pub const KNOWN: &[Known] = &[
     },
     Known {
         what: "An endpoint is not answered when a client sends its whole URL as the HTTP/2 authority: `endpoint status`, \
-               `endpoint hashkv` and `move-leader` of etcdctl 3.4 want `--endpoints` without `http://`.",
+               `endpoint hashkv`, `defrag` and `move-leader` of etcdctl 3.4 want `--endpoints` without `http://`.",
         why: "The HTTP/2 library refuses an authority that is none; newer clients send a right one.",
         rewrites: &[],
     },
