@@ -58,8 +58,6 @@ fn shape(request: &TxnRequest, most: usize, depth: usize) -> Result<()> {
     let left = most.checked_sub(ops).filter(|_| depth > 0).ok_or(Refused::TooManyOps)?;
     compare.iter().try_for_each(|compare| has_key(&compare.key))?;
     success.iter().chain(failure).try_for_each(|op| match &op.request {
-        // On its own it would mean the newest; here etcd says that it is gone.
-        Some(Request::RequestRange(request)) if request.revision < 0 => Err(Refused::Compacted),
         Some(Request::RequestRange(request)) => range(request),
         Some(Request::RequestPut(request)) => put(request),
         Some(Request::RequestDeleteRange(request)) => delete_range(request),

@@ -24,7 +24,7 @@ pub fn range(request: RangeRequest) -> log::Range {
         key: request.key,
         range_end: request.range_end,
         limit: u64::try_from(request.limit).unwrap_or(0),
-        revision: u64::try_from(request.revision).unwrap_or(0),
+        revision: u64::try_from(request.revision).ok().filter(|revision| *revision > 0),
         sort,
         min_mod_revision: at_least(request.min_mod_revision),
         max_mod_revision: at_most(request.max_mod_revision),
@@ -33,6 +33,13 @@ pub fn range(request: RangeRequest) -> log::Range {
         keys_only: request.keys_only,
         count_only: request.count_only,
     }
+}
+
+/// On its own a revision below 0 means the newest; in a transaction it is one that is gone.
+fn range_in_txn(request: RangeRequest) -> log::Range {
+    let before_all = request.revision < 0;
+    let range = range(request);
+    if before_all { log::Range { revision: Some(0), ..range } } else { range }
 }
 
 /// Without an order but with a target, etcd cuts at the limit by key and sorts the rest.
@@ -72,7 +79,7 @@ pub fn txn(request: TxnRequest) -> log::Txn {
 fn op(op: RequestOp) -> log::TxnOp {
     use log::txn_op::Op;
     let op = op.request.map(|request| match request {
-        Request::RequestRange(request) => Op::Range(range(request)),
+        Request::RequestRange(request) => Op::Range(range_in_txn(request)),
         Request::RequestPut(request) => Op::Put(put(request)),
         Request::RequestDeleteRange(request) => Op::Delete(delete_range(request)),
         Request::RequestTxn(request) => Op::Txn(txn(request)),

@@ -214,7 +214,7 @@ impl From<&pb::Range> for RangeQuery {
     fn from(range: &pb::Range) -> Self {
         Self {
             range: KeyRange::of_request(&range.key, &range.range_end),
-            at: (range.revision > 0).then_some(range.revision),
+            at: range.revision,
             limit: usize::try_from(range.limit).unwrap_or(usize::MAX),
             bounds: RevisionBounds {
                 min_mod: range.min_mod_revision,
