@@ -55,10 +55,10 @@ pub const KNOWN: &[Known] = &[
         rewrites: &[],
     },
     Known {
-        what: "A watch from the very revision compacted at is cancelled, as one from before it. The cancel names the first \
-               revision that is whole, the reason, and the store's revision.",
-        why: "Deletions of the revision compacted at are gone: such a watch could miss them and nobody would know. etcd \
-              3.5.1 names the revision compacted at, gives no reason, and 0.",
+        what: "A watch from the very revision compacted at hears of that revision's deletions, too. The cancel of a \
+               watch from before it tells the reason, and the store's revision.",
+        why: "Deletions at the revision compacted at are kept until the next compaction: whoever resumes there misses \
+              nothing. etcd 3.5.1 may have forgotten them, gives no reason, and 0.",
         rewrites: &[Rewrite {
             of: "watched events",
             pattern: r#"(?s)(ended: Some\(.*?revision: )\d+(,.*?compact_revision: )\d+(,\s+cancel_reason: )"[^"]*""#,
