@@ -119,7 +119,7 @@ impl Display for Op {
 /// A request's debug output, without the fields that say nothing.
 fn without_defaults(text: &str) -> String {
     match Regex::new(r#"\b\w+: (?:0|false|b""|None|\[\]|Key)(?:, )?"#) {
-        Ok(defaults) => defaults.replace_all(text, "").replace(", }", " }"),
+        Ok(defaults) => defaults.replace_all(text, "").replace(",  }", " }"),
         Err(_) => text.to_owned(),
     }
 }

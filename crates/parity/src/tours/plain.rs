@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn an_id_keeps_its_number_in_either_notation() {
         let shown =
-            plain(&["lease 694d8b1c5f2a3b07 granted", "\"ID\":7587862094546583303", "694d8b1c5f2a3b08"]);
+            plain(&["lease 694d8b1c5f2a3b07 granted", "\"ID\":7587873901161102087", "694d8b1c5f2a3b08"]);
         assert_eq!(shown, ["lease ID1 granted", "\"ID\":ID1", "ID2"]);
     }
 
