@@ -54,4 +54,10 @@ pub enum Error {
     Failed { why: String },
 }
 
+impl Error {
+    pub fn stopping() -> Self {
+        Error::NotReady { why: "this node is stopping".to_owned() }
+    }
+}
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;

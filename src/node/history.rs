@@ -12,11 +12,10 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::config::Config;
-use crate::proto::log::command::Op;
-use crate::proto::log::{Command, Compact};
-use crate::types::{Ack, Revision, Role};
+use crate::proto::log::{Compact, command::Op};
+use crate::types::{Revision, Role};
 
-use super::{Running, Shared, WriteRequest};
+use super::{Running, Shared};
 
 /// How often to look: what comes in between is kept too long, by a second of writes.
 const LOOK: Duration = Duration::from_secs(1);
@@ -84,10 +83,8 @@ pub(crate) async fn compact(shared: Arc<Shared>, running: Arc<Running>) {
             continue;
         }
         if let Some(revision) = retention.goal(now, revision, compacted) {
-            let command = Command { op: Some(Op::Compact(Compact { revision })), precondition: None };
-            let timeout = shared.config.request_timeout;
-            let request = WriteRequest { command, ack: Ack::Quorum, timeout, forward: false };
-            if let Err(error) = shared.write_as_leader(&running, request).await {
+            let (compact, timeout) = (Op::Compact(Compact { revision }), shared.config.request_timeout);
+            if let Err(error) = shared.write_as_leader(&running, compact, timeout).await {
                 tracing::debug!(%error, "not compacted; the next look will see to it");
             }
         }

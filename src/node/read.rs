@@ -201,7 +201,7 @@ impl Shared {
         let reached = applied.wait_for(|applied| applied.is_some_and(|at| at.index >= index));
         match tokio::time::timeout_at(deadline, reached).await {
             Ok(Ok(_)) => Ok(lease_clock_ms),
-            Ok(Err(_)) => Err(Error::NotReady { why: "this node is stopping".to_owned() }),
+            Ok(Err(_)) => Err(Error::stopping()),
             Err(_) => Err(timed_out("this node lags behind the leader")),
         }
     }
@@ -212,7 +212,7 @@ impl Shared {
         let reached = applied.wait_for(|_| self.store.revision() >= revision);
         match tokio::time::timeout_at(deadline, reached).await {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) => Err(Error::NotReady { why: "this node is stopping".to_owned() }),
+            Ok(Err(_)) => Err(Error::stopping()),
             Err(_) => Err(Error::ReadTimeout {
                 why: format!(
                     "revision {revision} has not arrived here; the store is at {}",

@@ -25,7 +25,7 @@ impl Node {
             if let Some(seen) = look(self.store()) {
                 return Ok(seen);
             }
-            let stopping = |_| Error::NotReady { why: "this node is stopping".to_owned() };
+            let stopping = |_| Error::stopping();
             applied.changed().await.map_err(stopping)?;
             tokio::time::sleep_until(looked + LOOK_AGAIN).await;
         }

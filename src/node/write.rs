@@ -137,7 +137,7 @@ impl WriteQueue {
         let queued = Queued { command, at_leader, answer, _admission: admission };
         match self.queue.send(queued) {
             Ok(()) => Ok(answered),
-            Err(_) => Err(Error::NotReady { why: "this node is stopping".to_owned() }),
+            Err(_) => Err(Error::stopping()),
         }
     }
 
@@ -322,15 +322,22 @@ impl Node {
 
 impl Shared {
     /// A write of this node's own; refused when another leads.
-    pub(crate) async fn write_as_leader(&self, running: &Running, request: WriteRequest) -> Result<Written> {
-        self.check_writable(running, &request.command)?;
+    pub(crate) async fn write_as_leader(
+        &self,
+        running: &Running,
+        op: command::Op,
+        timeout: Duration,
+    ) -> Result<Written> {
+        let command = Command { op: Some(op), precondition: None };
+        self.check_writable(running, &command)?;
+        let request = WriteRequest { command, ack: Ack::Quorum, timeout, forward: false };
         self.write_here(running, request).await
     }
 
     /// Refuses early what could not succeed; nothing has been changed then.
-    pub(super) fn check_writable(&self, running: &Running, command: &Command) -> Result<()> {
+    fn check_writable(&self, running: &Running, command: &Command) -> Result<()> {
         if self.is_draining() {
-            return Err(Error::NotReady { why: "this node is stopping".to_owned() });
+            return Err(Error::stopping());
         }
         let (standing, fresh) = running.consensus.standing();
         if standing.role != Role::Leader && !fresh {
@@ -358,7 +365,7 @@ impl Shared {
         }
     }
 
-    pub(super) async fn write_here(&self, running: &Running, mut request: WriteRequest) -> Result<Written> {
+    async fn write_here(&self, running: &Running, mut request: WriteRequest) -> Result<Written> {
         if is_planted(Bug::ConditionJudgedEarly) && self.holds_now(&request.command) {
             request.command.precondition = None;
         }

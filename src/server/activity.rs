@@ -117,8 +117,8 @@ impl Activity {
 
     /// A request's head is complete. It ends when the guard is dropped.
     pub fn begin(self: &Arc<Self>, version: http::Version, kind: Kind) -> Guard {
-        let unread = Unread::default();
-        let number = self.state.lock().begin(version, kind, &unread, Instant::now());
+        let unread = (kind == Kind::Endless).then(Unread::default);
+        let number = self.state.lock().begin(version, kind, unread.as_ref(), Instant::now());
         if kind == Kind::Request {
             self.busy.0.fetch_add(1, Ordering::AcqRel);
         }
@@ -177,7 +177,13 @@ impl State {
     }
 
     /// The request's number, `None` for a peer's stream.
-    fn begin(&mut self, version: http::Version, kind: Kind, unread: &Unread, now: Instant) -> Option<u64> {
+    fn begin(
+        &mut self,
+        version: http::Version,
+        kind: Kind,
+        unread: Option<&Unread>,
+        now: Instant,
+    ) -> Option<u64> {
         self.head_since = None;
         self.h2 = version == http::Version::HTTP_2;
         self.peer |= matches!(kind, Kind::Call | Kind::Stream);
@@ -188,7 +194,7 @@ impl State {
                 self.streams += 1;
                 return None;
             }
-            Kind::Endless => self.endless.push((number, unread.clone())),
+            Kind::Endless => self.endless.extend(unread.map(|unread| (number, unread.clone()))),
             Kind::Request | Kind::Call => self.open.push(Open { number, began: now, kind }),
         }
         Some(number)
@@ -243,21 +249,22 @@ pub struct Guard {
     /// `None` for a peer's stream.
     number: Option<u64>,
     kind: Kind,
-    unread: Unread,
+    /// Of an endless reply alone.
+    unread: Option<Unread>,
 }
 
 impl Guard {
     /// The client has room for more of the reply: it read what there was.
     pub fn asked_for_more(&self) {
-        if self.kind == Kind::Endless {
-            *self.unread.0.lock() = None;
+        if let Some(unread) = &self.unread {
+            *unread.0.lock() = None;
         }
     }
 
     /// A part of the reply is on its way to the client.
     pub fn sent(&self) {
-        if self.kind == Kind::Endless {
-            *self.unread.0.lock() = Some(Instant::now());
+        if let Some(unread) = &self.unread {
+            *unread.0.lock() = Some(Instant::now());
         }
     }
 }
@@ -292,7 +299,7 @@ mod tests {
     }
 
     fn begin(state: &mut State, version: Version, kind: Kind, now: Instant) -> Option<u64> {
-        state.begin(version, kind, &Unread::default(), now)
+        state.begin(version, kind, Some(&Unread::default()), now)
     }
 
     #[test]

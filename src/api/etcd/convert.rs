@@ -1,6 +1,7 @@
 //! etcd's messages as the log and the store know them, and back.
 
-use super::{Refused, Result, header};
+use super::error::mixed_up;
+use super::{Result, header};
 use crate::proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use crate::proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use crate::proto::etcdserverpb::request_op::Request;
@@ -132,28 +133,17 @@ fn known(compare: &Compare) -> (Comparison, With) {
     (comparison, with)
 }
 
-pub fn key_value(kv: KeyValue) -> mvccpb::KeyValue {
-    mvccpb::KeyValue {
-        key: kv.key,
-        create_revision: kv.create_revision.cast_signed(),
-        mod_revision: kv.mod_revision.cast_signed(),
-        version: kv.version.cast_signed(),
-        value: kv.value,
-        lease: kv.lease,
-    }
-}
-
 pub fn range_response(header: Option<ResponseHeader>, found: RangeResult) -> RangeResponse {
     RangeResponse {
         header,
-        kvs: found.kvs.into_iter().map(key_value).collect(),
+        kvs: found.kvs.into_iter().map(mvccpb::KeyValue::from).collect(),
         more: found.more,
         count: i64::try_from(found.count).unwrap_or(i64::MAX),
     }
 }
 
 pub fn put_response(header: Option<ResponseHeader>, previous: Option<KeyValue>) -> PutResponse {
-    PutResponse { header, prev_kv: previous.map(key_value) }
+    PutResponse { header, prev_kv: previous.map(mvccpb::KeyValue::from) }
 }
 
 pub fn delete_response(
@@ -161,7 +151,7 @@ pub fn delete_response(
     deleted: u64,
     previous: Vec<KeyValue>,
 ) -> DeleteRangeResponse {
-    let prev_kvs = previous.into_iter().map(key_value).collect();
+    let prev_kvs = previous.into_iter().map(mvccpb::KeyValue::from).collect();
     DeleteRangeResponse { header, deleted: deleted.cast_signed(), prev_kvs }
 }
 
@@ -191,8 +181,4 @@ fn response_op(reply: Reply) -> Result<ResponseOp> {
         _ => return Err(mixed_up()),
     };
     Ok(ResponseOp { response: Some(response) })
-}
-
-fn mixed_up() -> Refused {
-    super::error::mixed_up()
 }

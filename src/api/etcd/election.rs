@@ -6,7 +6,7 @@ use tonic::{Request, Status};
 
 use super::contend::{Line, LinedUp, delete, if_created_at};
 use super::long_calls::Replies;
-use super::{Answer, Api, Refused, Result, check, convert};
+use super::{Answer, Api, Refused, Result, check};
 use crate::proto::log::{self, txn_op};
 use crate::proto::v3electionpb::election_server::Election as Service;
 use crate::proto::v3electionpb::{
@@ -103,7 +103,7 @@ impl Api {
         self.readable(false).await?;
         let mut head = Line::of(&name).head(self.node.store())?;
         let kv = head.kvs.pop().ok_or(Refused::NobodyElected)?;
-        Ok(LeaderResponse { header: self.header(head.revision), kv: Some(convert::key_value(kv)) })
+        Ok(LeaderResponse { header: self.header(head.revision), kv: Some(kv.into()) })
     }
 
     /// Each leader, and each value that it proclaims.
@@ -116,7 +116,7 @@ impl Api {
                 let mut value = Some(leader.clone());
                 while let Some(kv) = value {
                     let header = self.header(kv.mod_revision);
-                    yield LeaderResponse { header, kv: Some(convert::key_value(kv)) };
+                    yield LeaderResponse { header, kv: Some(kv.into()) };
                     value = self.look_until(|store| next_value(store, &leader, &mut seen)).await?;
                 }
             }

@@ -88,7 +88,7 @@ impl Api {
         drop(self.enter(&request)?);
         let (sender, answer) = oneshot::channel();
         tokio::spawn(work(request.into_inner(), Caller(sender)));
-        let stopping = |_| Refused::Other(Error::NotReady { why: "this node is stopping".to_owned() });
+        let stopping = |_| Refused::Other(Error::stopping());
         answer.await.map_err(stopping)?
     }
 
@@ -124,7 +124,7 @@ impl Api {
 }
 
 /// Returns when this node has known no leader for some time; never, unless `asked`.
-async fn leaderless(node: Node, asked: bool) {
+pub async fn leaderless(node: Node, asked: bool) {
     match asked {
         true => node.leaderless().await,
         false => std::future::pending().await,

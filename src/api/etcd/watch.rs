@@ -7,7 +7,6 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::future::pending;
 use std::pin::Pin;
 
 use axum::body::Body;
@@ -18,6 +17,7 @@ use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
+use super::long_calls::leaderless;
 use super::{Answer, Api, Refused, requires_leader};
 use crate::error::Error;
 use crate::node::watch::{Delivery, Ended, RefusedWatch, Subject, WatchSpec, WatchStream};
@@ -102,10 +102,7 @@ struct Session {
 impl Session {
     fn run(mut self) -> impl Stream<Item = Result<Response, Status>> + Send {
         async_stream::stream! {
-            let (node, needs_leader) = (self.api.node.clone(), self.needs_leader);
-            let mut leaderless = Box::pin(async move {
-                if needs_leader { node.leaderless().await } else { pending().await }
-            });
+            let mut leaderless = Box::pin(leaderless(self.api.node.clone(), self.needs_leader));
             // A client that asks for nothing more may go on listening.
             let mut asks = true;
             loop {
@@ -204,7 +201,7 @@ impl Session {
 
 fn ended(why: Ended) -> Status {
     match why {
-        Ended::Stopping => Refused::Other(Error::NotReady { why: "this node is stopping".to_owned() }).into(),
+        Ended::Stopping => Refused::Other(Error::stopping()).into(),
         // Not data loss, as on other calls: that would make clients give up, and another
         // member can go on with this watch.
         Ended::Unsound => Status::unavailable("etcdserver: corrupt cluster"),

@@ -114,7 +114,7 @@ async fn dispatch<B: RequestBody>(app: &App, request: Request<B>) -> Response<Bo
     let began = Instant::now();
     let method = request.method().clone();
     let route = route::find(&method, request.uri().path());
-    if reply::has_type(request.headers(), GRPC) {
+    if route == Route::Unknown && reply::has_type(request.headers(), GRPC) {
         return unknown_call(request.uri().path());
     }
     let mut response = match answer(app, route, request).await {

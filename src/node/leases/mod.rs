@@ -22,10 +22,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::error::Result;
 use crate::proto::log::command::Op;
-use crate::proto::log::{Command, LeaseExpire, LeaseTick};
-use crate::types::Ack;
+use crate::proto::log::{LeaseExpire, LeaseTick};
 
-use super::{Node, Running, Shared, WriteRequest, patience};
+use super::{Node, Running, Shared, patience};
 
 pub(crate) use self::clock::LeaseClock;
 
@@ -94,11 +93,8 @@ impl Shared {
         let duty = Duty::of(&first, clock_ms, written_ms, self.lease_grace_ms());
         let full = matches!(&duty, Duty::Expire(expire) if expire.ids.len() == MAX_EXPIRED_AT_ONCE);
         let Some(op) = duty.command() else { return false };
-        let command = Command { op: Some(op), precondition: None };
         // If it comes to nothing, the next look finds the same to do.
-        self.check_writable(running, &command).is_ok()
-            && self.write_here(running, duty_request(command)).await.is_ok()
-            && full
+        self.write_as_leader(running, op, WRITE_TIMEOUT).await.is_ok() && full
     }
 
     /// A lease lives so much longer than its time: an answer to a keep-alive may be on its
@@ -106,10 +102,6 @@ impl Shared {
     fn lease_grace_ms(&self) -> u64 {
         u64::try_from(self.config.election_timeout.as_millis()).unwrap_or(u64::MAX)
     }
-}
-
-fn duty_request(command: Command) -> WriteRequest {
-    WriteRequest { command, ack: Ack::Quorum, timeout: WRITE_TIMEOUT, forward: false }
 }
 
 impl Node {

@@ -17,13 +17,13 @@ pub struct Encoded {
 impl Encoded {
     pub fn new(change: &Change, previous: Option<mvcc::KeyValue>) -> Self {
         let (kind, kv) = match change {
-            Change::Put(kv) => (EventType::Put, key_value(kv.clone())),
+            Change::Put(kv) => (EventType::Put, kv.clone().into()),
             Change::Delete { key, revision } => {
                 let mod_revision = revision.cast_signed();
                 (EventType::Delete, KeyValue { key: key.clone(), mod_revision, ..KeyValue::default() })
             }
         };
-        let event = Event { r#type: kind.into(), kv: Some(kv), prev_kv: previous.map(key_value) };
+        let event = Event { r#type: kind.into(), kv: Some(kv), prev_kv: previous.map(KeyValue::from) };
         Self { revision: change.revision(), bytes: event.encode_to_vec().into() }
     }
 
@@ -33,13 +33,15 @@ impl Encoded {
     }
 }
 
-fn key_value(kv: mvcc::KeyValue) -> KeyValue {
-    KeyValue {
-        key: kv.key,
-        create_revision: kv.create_revision.cast_signed(),
-        mod_revision: kv.mod_revision.cast_signed(),
-        version: kv.version.cast_signed(),
-        value: kv.value,
-        lease: kv.lease,
+impl From<mvcc::KeyValue> for KeyValue {
+    fn from(kv: mvcc::KeyValue) -> Self {
+        Self {
+            key: kv.key,
+            create_revision: kv.create_revision.cast_signed(),
+            mod_revision: kv.mod_revision.cast_signed(),
+            version: kv.version.cast_signed(),
+            value: kv.value,
+            lease: kv.lease,
+        }
     }
 }

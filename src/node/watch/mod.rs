@@ -55,7 +55,7 @@ impl Node {
     /// A stream of watches on this member's store, once that may be read.
     pub async fn watch(&self, timeout: Duration) -> Result<WatchStream> {
         if self.shared.is_draining() {
-            return Err(Error::NotReady { why: "this node is stopping".to_owned() });
+            return Err(Error::stopping());
         }
         self.read_barrier(Consistency::Local, None, timeout).await?;
         let refused =

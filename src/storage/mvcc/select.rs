@@ -73,19 +73,9 @@ impl Selection {
 
     pub fn read(self, view: &View, query: &RangeQuery) -> io::Result<RangeResult> {
         let Self { found, count, revision } = self;
-        if looks_at_all(query) {
-            let (kvs, more) = pick(found, view, query)?;
-            return Ok(RangeResult { kvs, count, more, revision });
-        }
-        let more = !query.count_only && count > found.len();
-        let read = found.into_iter().map(|found| found.read(view, query.keys_only));
-        let mut kvs = read.collect::<io::Result<Vec<_>>>()?;
-        if let Some(sort) = query.sort {
-            let by_value = sort.by == SortBy::Value;
-            debug_assert!(!(by_value && query.keys_only) || kvs.iter().all(|kv| kv.value.is_empty()));
-            sort.sort(&mut kvs);
-        }
-        Ok(RangeResult { kvs, count, more, revision })
+        let left_out = !query.count_only && count > found.len();
+        let (kvs, cut) = pick(found, view, query)?;
+        Ok(RangeResult { kvs, count, more: left_out || cut, revision })
     }
 }
 
@@ -106,9 +96,11 @@ fn known_count(state: &State, query: &RangeQuery) -> Option<usize> {
 /// something out.
 fn pick(found: Vec<Found>, view: &View, query: &RangeQuery) -> io::Result<(Vec<KeyValue>, bool)> {
     let by_value = query.sort.is_some_and(|sort| sort.by == SortBy::Value);
+    // Where none is left out any more, a row is read once.
+    let with_values = by_value || !(query.keys_only || looks_at_all(query));
     let mut rows = Vec::new();
     for found in found {
-        let row = found.look(view, by_value)?;
+        let row = found.look(view, with_values)?;
         if query.bounds.admit(&row.kv) {
             rows.push(row);
         }
@@ -149,12 +141,6 @@ impl Looked {
     }
 }
 
-impl AsRef<KeyValue> for Looked {
-    fn as_ref(&self) -> &KeyValue {
-        &self.kv
-    }
-}
-
 impl RevisionBounds {
     fn admit(&self, kv: &KeyValue) -> bool {
         let within = |revision, min, max| revision >= min && (max == 0 || revision <= max);
@@ -169,23 +155,16 @@ impl Sort {
         self.by == SortBy::Key && !self.descending
     }
 
-    fn sort<T: AsRef<KeyValue>>(self, rows: &mut [T]) {
-        let number = |row: &T, of: fn(&KeyValue) -> u64| of(row.as_ref());
+    fn sort(self, rows: &mut [Looked]) {
         match self.by {
-            SortBy::Key => rows.sort_by(|a, b| a.as_ref().key.cmp(&b.as_ref().key)),
-            SortBy::Value => rows.sort_by(|a, b| a.as_ref().value.cmp(&b.as_ref().value)),
-            SortBy::Version => rows.sort_by_key(|row| number(row, |kv| kv.version)),
-            SortBy::CreateRevision => rows.sort_by_key(|row| number(row, |kv| kv.create_revision)),
-            SortBy::ModRevision => rows.sort_by_key(|row| number(row, |kv| kv.mod_revision)),
+            SortBy::Key => rows.sort_by(|a, b| a.kv.key.cmp(&b.kv.key)),
+            SortBy::Value => rows.sort_by(|a, b| a.kv.value.cmp(&b.kv.value)),
+            SortBy::Version => rows.sort_by_key(|row| row.kv.version),
+            SortBy::CreateRevision => rows.sort_by_key(|row| row.kv.create_revision),
+            SortBy::ModRevision => rows.sort_by_key(|row| row.kv.mod_revision),
         }
         if self.descending {
             rows.reverse();
         }
-    }
-}
-
-impl AsRef<KeyValue> for KeyValue {
-    fn as_ref(&self) -> &KeyValue {
-        self
     }
 }
