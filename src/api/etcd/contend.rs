@@ -58,10 +58,9 @@ impl Line {
         [&self.prefix[..], format!("{sign}{:x}", lease.unsigned_abs()).as_bytes()].concat().into()
     }
 
-    /// The first key after all of this prefix: they end with a slash, which has a successor.
+    /// There is one: the prefix ends with a slash, which has a successor.
     fn end(&self) -> Bytes {
-        let (_, name) = self.prefix.split_last().unwrap_or((&0, &[]));
-        [name, &[b'/' + 1]].concat().into()
+        KeyRange::end_of_prefix(&self.prefix).unwrap_or_default()
     }
 
     fn range(&self) -> KeyRange {

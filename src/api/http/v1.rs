@@ -181,15 +181,8 @@ fn range_of(params: &Params<'_>) -> Result<KeyRange, ApiError> {
     }
     // With a prefix, start is where its next page begins.
     let start = start.max(prefix.clone());
-    Ok(prefix_end(&prefix).map_or(KeyRange::From(start.clone()), |end| KeyRange::Between(start, end)))
-}
-
-/// The first key after all keys with that prefix; `None` when there is none.
-fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
-    let keep = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
-    let mut end = prefix[..=keep].to_vec();
-    end[keep] += 1;
-    Some(end.into())
+    Ok(KeyRange::end_of_prefix(&prefix)
+        .map_or(KeyRange::From(start.clone()), |end| KeyRange::Between(start, end)))
 }
 
 fn rows(params: &Params<'_>) -> Result<usize, ApiError> {
@@ -335,7 +328,7 @@ mod tests {
             key in proptest::collection::vec(prop_oneof![Just(255_u8), any::<u8>()], 0..6),
         ) {
             let start = Bytes::from(prefix.clone());
-            let range = prefix_end(&prefix)
+            let range = KeyRange::end_of_prefix(&prefix)
                 .map_or(KeyRange::From(start.clone()), |end| KeyRange::Between(start, end));
             prop_assert_eq!(range.contains(&key), key.starts_with(&prefix));
         }

@@ -117,6 +117,14 @@ pub enum KeyRange {
 }
 
 impl KeyRange {
+    /// The first key after all keys with that prefix; `None` when there is none.
+    pub fn end_of_prefix(prefix: &[u8]) -> Option<Bytes> {
+        let keep = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+        let mut end = prefix[..=keep].to_vec();
+        end[keep] += 1;
+        Some(end.into())
+    }
+
     pub fn contains(&self, key: &[u8]) -> bool {
         match self {
             KeyRange::One(one) => one == key,
