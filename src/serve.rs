@@ -7,14 +7,14 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 
+use ::http::{Request, Response};
 use axum::body::Body;
 use futures::future::Either;
-use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use crate::api::{self, http::Api};
+use crate::api::{Doors, etcd, http};
 use crate::config::Config;
 use crate::env::net::Listener;
 use crate::env::{World, open_files};
@@ -76,25 +76,26 @@ pub async fn run_in(config: Config, world: World, stop: impl Future<Output = ()>
     }
 }
 
-/// Everything that is spoken on the port: requests for keys, which are most, go straight
-/// to the API.
-struct Front {
-    api: Api,
-    router: axum::Router,
-}
+/// Everything that is spoken on the port.
+struct Front(Doors);
 
 impl Front {
     fn of(node: &Node) -> Self {
-        let (api, router) = api::doors(node.clone());
-        Self { api, router: router.route_service(PEER_ROUTE, peer_service::service(node)) }
+        let mut doors = Doors::new(node.clone());
+        doors.router = doors.router.route_service(PEER_ROUTE, peer_service::service(node));
+        Self(doors)
     }
 }
 
 impl Application for Front {
     fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send + use<> {
-        match Api::is_for_a_key(&request) {
-            true => Either::Left(self.api.clone().dispatch(request)),
-            false => Either::Right(self.router.answer(request)),
+        let Doors { router, keys, kv } = &self.0;
+        if http::Api::is_for_a_key(&request) {
+            Either::Left(Either::Left(keys.clone().dispatch(request)))
+        } else if etcd::Direct::takes(&request) {
+            Either::Left(Either::Right(kv.clone().dispatch(request)))
+        } else {
+            Either::Right(router.answer(request))
         }
     }
 }

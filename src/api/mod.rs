@@ -9,18 +9,30 @@
 mod admission;
 pub mod etcd;
 pub mod http;
+#[cfg(test)]
+mod testing;
 
 use std::sync::Arc;
 
 use crate::node::Node;
 use admission::Admission;
 
-/// Everything that clients may ask for on a node's port, as a router; and the HTTP API, which
-/// is in it, once more by itself, for whoever asks it without a router ([`http::Api`]).
-pub fn doors(node: Node) -> (http::Api, axum::Router) {
-    let admission = Admission::new(node.config().max_inflight_requests, node.metrics().clone());
-    let admission = Arc::new(admission);
-    let api = http::Api::new(node.clone(), admission.clone());
-    let router = api.router().merge(etcd::router(node, admission));
-    (api, router)
+/// Everything that clients may ask for on a node's port.
+pub struct Doors {
+    /// All of it.
+    pub router: axum::Router,
+    /// What is asked most, without a router in between: requests for a key over HTTP
+    /// ([`http::Api::is_for_a_key`]) and calls of etcd's KV ([`etcd::Direct::takes`]).
+    pub keys: http::Api,
+    pub kv: etcd::Direct,
+}
+
+impl Doors {
+    pub fn new(node: Node) -> Self {
+        let admission = Admission::new(node.config().max_inflight_requests, node.metrics().clone());
+        let admission = Arc::new(admission);
+        let keys = http::Api::new(node.clone(), admission.clone());
+        let (kv, services) = etcd::doors(node, admission);
+        Self { router: keys.router().merge(services), keys, kv }
+    }
 }

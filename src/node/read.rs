@@ -130,7 +130,7 @@ async fn ask_leader(consensus: &Consensus, leader: MemberId) -> Outcome {
 
 impl Node {
     /// Returns when [`Node::store`] may be read at this consistency, and has reached
-    /// `min_revision`.
+    /// `min_revision`. What is rarely waited for is on the heap: every read carries the rest.
     pub async fn read_barrier(
         &self,
         consistency: Consistency,
@@ -144,25 +144,34 @@ impl Node {
             // A log that is not read back yet, or an empty directory: what was shown before
             // is not here.
             (Consistency::Local, None) => {
-                let running = self.shared.wait_until_running(deadline).await?;
-                wait_for_recovery(&running, deadline).await?;
+                let running = Box::pin(self.shared.wait_until_running(deadline)).await?;
+                Box::pin(wait_for_recovery(&running, deadline)).await?;
             }
-            (Consistency::Local, Some(running)) => wait_for_recovery(&running, deadline).await?,
+            (Consistency::Local, Some(running)) if !running.has_recovered() => {
+                Box::pin(wait_for_recovery(&running, deadline)).await?;
+            }
+            (Consistency::Local, Some(_)) => {}
             (Consistency::Stale, _) => {}
         }
         if let Some(revision) = min_revision
             && self.store().revision() < revision
         {
-            self.shared.wait_for_revision(revision, deadline).await?;
+            Box::pin(self.shared.wait_for_revision(revision, deadline)).await?;
         }
         Ok(())
+    }
+}
+
+impl Running {
+    fn has_recovered(&self) -> bool {
+        self.recovered.load(Ordering::Relaxed) || is_planted(Bug::LocalReadBeforeRecovery)
     }
 }
 
 /// Until everything applied before a restart is applied again, a read could go back in
 /// time. Bounded twice: by the request, and by how long after a start reads wait at all.
 async fn wait_for_recovery(running: &Running, deadline: Instant) -> Result<()> {
-    if running.recovered.load(Ordering::Relaxed) || is_planted(Bug::LocalReadBeforeRecovery) {
+    if running.has_recovered() {
         return Ok(());
     }
     let until = deadline.min(running.recovery_deadline);

@@ -312,7 +312,8 @@ impl Node {
         self.shared.checks.require_sound()?;
         match self.shared.check_writable(&running, &request.command) {
             Err(Error::NotLeader { leader: Some(leader), .. }) if request.forward => {
-                self.shared.forward(&running, leader, request).await
+                // On the heap: a call's state is large, and most writes need none of it.
+                Box::pin(self.shared.forward(&running, leader, request)).await
             }
             Err(error) => Err(error),
             Ok(()) => self.shared.write_here(&running, request).await,

@@ -85,7 +85,7 @@ impl Api {
         F: Future<Output = ()> + Send + 'static,
     {
         let _permit = self.long_calls.enter()?;
-        drop(self.enter(&request)?);
+        drop(self.enter(request.metadata().as_ref())?);
         let (sender, answer) = oneshot::channel();
         tokio::spawn(work(request.into_inner(), Caller(sender)));
         let stopping = |_| Refused::Other(Error::stopping());
@@ -100,8 +100,8 @@ impl Api {
         S: Stream<Item = Result<T, Status>> + Send + 'static,
     {
         let permit = self.long_calls.enter().map_err(Refused::in_stream)?;
-        drop(self.enter(&request).map_err(Refused::in_stream)?);
-        let (node, asked) = (self.node.clone(), requires_leader(&request));
+        drop(self.enter(request.metadata().as_ref()).map_err(Refused::in_stream)?);
+        let (node, asked) = (self.node.clone(), requires_leader(request.metadata().as_ref()));
         let replies = replies(request.into_inner());
         Ok(Response::new(Box::pin(async_stream::stream! {
             let _permit = permit;

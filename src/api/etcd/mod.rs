@@ -2,7 +2,8 @@
 //!
 //! A stream of [`watch`]es is served by the node's hub; the rest are unary.
 //!
-//! A unary call goes through [`Api::unary`]: it is admitted, timed, and its error mapped;
+//! A unary call goes through [`Api::answer`], from tonic's services or, when it is one of those
+//! that are made all the time, from [`Direct`]: it is admitted, timed, and its error mapped;
 //! in between a handler checks the request as etcd does, makes one call on the node, and
 //! fills the reply with a [`header`]. Any member answers: writes and linearizable reads
 //! are passed on to the leader, and wait for one while there is none, for as long as a
@@ -15,6 +16,7 @@ mod check;
 mod cluster;
 mod contend;
 mod convert;
+mod direct;
 mod election;
 mod error;
 mod gateway;
@@ -31,6 +33,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_server::HealthServer;
@@ -48,6 +51,7 @@ use crate::proto::v3lockpb::lock_server::LockServer;
 use crate::storage::mvcc::Reply;
 use crate::types::{Ack, Consistency};
 
+pub use direct::Direct;
 pub use error::Refused;
 use long_calls::LongCalls;
 pub use maintenance::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
@@ -55,8 +59,8 @@ pub use maintenance::{ETCD_CLUSTER_VERSION, ETCD_VERSION};
 /// The largest write, in bytes, as etcd counts: the encoded request. Larger ones are
 /// refused; it must fit a log entry beside others.
 pub const MAX_REQUEST_BYTES: usize = 3 << 19;
-/// What a message may have beyond that before it is not even read.
-const REQUEST_OVERHEAD_BYTES: usize = 512 << 10;
+/// The largest message that is read at all.
+const MAX_MESSAGE_BYTES: usize = MAX_REQUEST_BYTES + (512 << 10);
 /// Metadata by which a client asks to be refused at once by a member that knows no leader.
 const REQUIRE_LEADER: &str = "hasleader";
 
@@ -71,16 +75,18 @@ struct Api {
     long_calls: LongCalls,
 }
 
-/// The services, each under its own path, and the JSON gateway to them; there is no fallback.
-pub fn router(node: Node, admission: Arc<Admission>) -> axum::Router {
-    let services = services(Api { node, admission, long_calls: LongCalls::default() });
-    services.clone().merge(gateway::router(services))
+/// The services, each under its own path, and the JSON gateway to them, without a fallback;
+/// and the way past that router to what is called most.
+pub fn doors(node: Node, admission: Arc<Admission>) -> (Direct, axum::Router) {
+    let api = Api { node, admission, long_calls: LongCalls::default() };
+    let services = services(api.clone());
+    let direct = Direct::new(api, services.clone());
+    (direct, services.clone().merge(gateway::router(services)))
 }
 
 fn services(api: Api) -> axum::Router {
-    let read_bytes = MAX_REQUEST_BYTES + REQUEST_OVERHEAD_BYTES;
     let kv = KvServer::new(kv::Kv(api.clone()))
-        .max_decoding_message_size(read_bytes)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(usize::MAX);
     let lease = LeaseServer::new(lease::Lease(api.clone())).max_encoding_message_size(usize::MAX);
     let lock = LockServer::new(lock::Lock(api.clone()));
@@ -89,7 +95,7 @@ fn services(api: Api) -> axum::Router {
     let maintenance = MaintenanceServer::new(maintenance::Maintenance(api.clone()));
     axum::Router::new()
         .route_service("/etcdserverpb.KV/{*rpc}", kv)
-        .route_service(watch::PATH, watch::service(api.clone(), read_bytes))
+        .route_service(watch::PATH, watch::service(api.clone(), MAX_MESSAGE_BYTES))
         .route_service("/etcdserverpb.Lease/{*rpc}", lease)
         .route_service("/v3lockpb.Lock/{*rpc}", lock)
         .route_service("/v3electionpb.Election/{*rpc}", election)
@@ -108,12 +114,24 @@ impl Api {
         request: Request<Q>,
         work: impl FnOnce(Q) -> F,
     ) -> Answer<T> {
+        let (metadata, _, message) = request.into_parts();
+        self.answer(name, metadata.as_ref(), message, work).await.map(Response::new)
+    }
+
+    /// The same, whatever carries the message.
+    async fn answer<Q, T, F: Future<Output = Result<T>>>(
+        &self,
+        name: &'static str,
+        headers: &HeaderMap,
+        message: Q,
+        work: impl FnOnce(Q) -> F,
+    ) -> Result<T, Status> {
         let began = Instant::now();
-        let answer = match self.enter(&request) {
-            Ok(_permit) => work(request.into_inner()).await,
+        let answer = match self.enter(headers) {
+            Ok(_permit) => work(message).await,
             Err(refused) => Err(refused),
         };
-        let answer = answer.map(Response::new).map_err(Status::from);
+        let answer = answer.map_err(Status::from);
         self.count(name, began, &answer);
         answer
     }
@@ -125,14 +143,14 @@ impl Api {
         self.node.metrics().request_seconds.get_or_create(&labels).observe(seconds);
     }
 
-    fn enter<Q>(&self, request: &Request<Q>) -> Result<super::admission::Permit<'_>> {
-        self.require_leader(request)?;
+    fn enter(&self, headers: &HeaderMap) -> Result<super::admission::Permit<'_>> {
+        self.require_leader(headers)?;
         Ok(self.admission.enter()?)
     }
 
     /// Refuses a call that wants a member with a leader, when this one knows none.
-    fn require_leader<Q>(&self, request: &Request<Q>) -> Result<()> {
-        if requires_leader(request) && self.node.standing().leader.is_none() {
+    fn require_leader(&self, headers: &HeaderMap) -> Result<()> {
+        if requires_leader(headers) && self.node.standing().leader.is_none() {
             Err(Refused::NoLeader)
         } else {
             Ok(())
@@ -167,6 +185,6 @@ impl Api {
     }
 }
 
-fn requires_leader<Q>(request: &Request<Q>) -> bool {
-    request.metadata().get(REQUIRE_LEADER).is_some_and(|value| value == "true")
+fn requires_leader(headers: &HeaderMap) -> bool {
+    headers.get(REQUIRE_LEADER).is_some_and(|value| value == "true")
 }

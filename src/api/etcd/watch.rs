@@ -81,9 +81,9 @@ pub fn service(
 }
 
 async fn open(api: Api, request: Request<Streaming<WatchRequest>>) -> Answer<Responses> {
-    api.require_leader(&request)?;
+    api.require_leader(request.metadata().as_ref())?;
     let watches = api.node.watch(api.timeout()).await.map_err(Refused::from)?;
-    let needs_leader = requires_leader(&request);
+    let needs_leader = requires_leader(request.metadata().as_ref());
     let session =
         Session { api, watches, requests: request.into_inner(), needs_leader, fragmented: BTreeSet::new() };
     Ok(tonic::Response::new(Box::pin(session.run())))

@@ -1,21 +1,13 @@
 //! Arbitrary requests through the router, in process, at a node that leads.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use axum::body::Body;
-use clap::Parser;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
 use super::{key, query, v1};
-use crate::config::Settings;
-use crate::env::fake_disk::FakeDisk;
-use crate::env::{Workers, World, clock::SystemClock, net::RealNet};
+use crate::api::testing::leading_node;
 use crate::fuzz::{explore, text_of};
-use crate::node::Node;
-use crate::types::Role;
 
 const METHODS: [&str; 8] = ["GET", "PUT", "DELETE", "HEAD", "POST", "OPTIONS", "PATCH", "BREW"];
 const PATHS: &[&str] = &[
@@ -91,30 +83,6 @@ const BODIES: &[&str] =
 /// Everything that docs/http-api.md lists; 500 is what none of these requests may cause.
 const STATUSES: [u16; 15] = [200, 304, 307, 400, 404, 405, 408, 410, 412, 413, 414, 429, 503, 504, 501];
 
-#[derive(clap::Parser)]
-struct Cli {
-    #[command(flatten)]
-    settings: Settings,
-}
-
-/// A cluster of one that leads; everything runs in the caller's runtime.
-async fn node() -> Node {
-    let settings = Cli::parse_from(["x", "--listen", "127.0.0.1", "--port", "1", "--lab"]).settings;
-    let world = World {
-        net: Arc::new(RealNet),
-        disk: Arc::new(FakeDisk::new()),
-        clock: Arc::new(SystemClock),
-        workers: Workers::Tasks { delay: || Duration::ZERO },
-    };
-    let node = Node::open(settings.validate().expect("valid"), world).expect("opens");
-    let running = node.clone();
-    tokio::spawn(async move { running.run().await });
-    while node.standing().role != Role::Leader {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    node
-}
-
 /// The pieces of one request, each as long as the byte before it says.
 fn request(input: &[u8]) -> Option<Request<Body>> {
     let mut rest = input;
@@ -147,7 +115,7 @@ fn http_requests_of_random_pieces_are_answered() {
     // Time passes by itself when everybody waits: no wait of a request takes any.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     let runtime = runtime.expect("a runtime");
-    let app = runtime.block_on(async { crate::api::doors(node().await).1 });
+    let app = runtime.block_on(async { crate::api::Doors::new(leading_node().await).router });
     explore("http_requests_of_random_pieces", 128, |input| {
         let Some(request) = request(input) else { return };
         let told = format!("{request:?}");

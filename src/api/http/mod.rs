@@ -152,7 +152,8 @@ fn refuse(node: &Node, route: Route, error: ApiError) -> Response<Body> {
     response
 }
 
-/// One line a route: the API's table of contents.
+/// One line a route: the API's table of contents. What is asked rarely is on the heap, or
+/// every request would carry the state of the longest.
 async fn answer<B: RequestBody>(app: &App, route: Route, request: Request<B>) -> ApiResult {
     let _permit = if route.is_limited() { Some(app.admission.enter()?) } else { None };
     let (mut parts, body) = request.into_parts();
@@ -161,17 +162,17 @@ async fn answer<B: RequestBody>(app: &App, route: Route, request: Request<B>) ->
         Route::Status => status::get(node, &parts),
         Route::GetKey => key::get(node, &mut parts, &app.turns).await,
         Route::PutKey => key::put(app, &mut parts, body).await,
-        Route::DeleteKey => key::delete(node, &parts).await,
-        Route::Keys => v1::keys(node, &parts, &app.turns).await,
-        Route::Changes => v1::changes(node, &parts, &app.turns).await,
-        Route::Compact => v1::compact(node, &parts).await,
-        Route::StateHash => v1::state_hash(node, &app.hashes).await,
+        Route::DeleteKey => Box::pin(key::delete(node, &parts)).await,
+        Route::Keys => Box::pin(v1::keys(node, &parts, &app.turns)).await,
+        Route::Changes => Box::pin(v1::changes(node, &parts, &app.turns)).await,
+        Route::Compact => Box::pin(v1::compact(node, &parts)).await,
+        Route::StateHash => Box::pin(v1::state_hash(node, &app.hashes)).await,
         Route::LabNetwork => lab::network(node, &parts),
-        Route::LabLink => lab::set_link(node, &parts, body, &app.bodies).await,
+        Route::LabLink => Box::pin(lab::set_link(node, &parts, body, &app.bodies)).await,
         Route::LabHeal => lab::heal(node, &parts),
         Route::LabDisk => lab_disk::get(node, &parts),
-        Route::LabFailDisk => lab_disk::fail(node, &parts, body, &app.bodies).await,
-        Route::LabCorrupt => lab::corrupt(node, &parts).await,
+        Route::LabFailDisk => Box::pin(lab_disk::fail(node, &parts, body, &app.bodies)).await,
+        Route::LabCorrupt => Box::pin(lab::corrupt(node, &parts)).await,
         Route::Live => health::live(node),
         Route::Ready => health::ready(node, &parts),
         Route::Health => health::health(node),

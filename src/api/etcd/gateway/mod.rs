@@ -16,12 +16,12 @@ use axum::extract::State;
 use axum::routing::post;
 use http::{Request, Response, StatusCode};
 
-use super::{MAX_REQUEST_BYTES, REQUEST_OVERHEAD_BYTES};
+use super::MAX_MESSAGE_BYTES;
 use call::Failure;
 use json::Method;
 
 /// Base64 makes four bytes of three.
-const MAX_BODY_BYTES: usize = (MAX_REQUEST_BYTES + REQUEST_OVERHEAD_BYTES) / 3 * 4;
+const MAX_BODY_BYTES: usize = MAX_MESSAGE_BYTES / 3 * 4;
 
 /// etcd's paths, and what each calls.
 const ROUTES: &[(&str, &str)] = &[
