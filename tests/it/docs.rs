@@ -201,6 +201,11 @@ async fn the_operator_s_commands() {
     run_page("docs/operations.md").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_load_generator_s_commands() {
+    run_page("docs/bench.md").await;
+}
+
 #[test]
 fn patterns() {
     let alike = [("a...c", "abc"), ("a...", "abc"), ("...", ""), ("a", "a"), ("a...b...b", "acbcbab")];

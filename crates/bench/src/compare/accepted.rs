@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
-use crate::target::{Freshness, Route, Session, Target};
+use bellwether_load::target::{Freshness, Route, Session, Target};
 
 /// Between two tries at one node: the resolution of every time taken here.
 const RETRY: Duration = Duration::from_millis(5);

@@ -20,8 +20,8 @@ use tokio::time::Instant;
 use crate::cluster::{self, NODES};
 use crate::probe::fsync;
 use crate::probe::machine::Machine;
-use crate::target::etcd::EtcdTarget;
-use crate::target::http::{Body, HttpTarget};
+use bellwether_load::target::etcd::EtcdTarget;
+use bellwether_load::target::http::{Body, HttpTarget};
 
 use report::Page;
 use samples::{Figure, Samples};

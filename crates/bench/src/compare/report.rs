@@ -4,8 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::samples::{Clients, Figure, Samples};
-use crate::load::Workload;
+use super::samples::{Clients, Figure, Job, Samples};
 use crate::probe::machine::Machine;
 
 /// All that the page shows.
@@ -33,11 +32,11 @@ fn row(name: impl Into<String>, figure: Figure, decimals: usize) -> Row {
 }
 
 /// The workloads of the tables, and for how many clients each was measured.
-const WORKLOADS: [(Workload, &str, &[Clients]); 4] = [
-    (Workload::Put, "Writes", &Clients::ALL),
-    (Workload::Get, "Local reads", &[Clients::Many]),
-    (Workload::GetLinearizable, "Linearizable reads", &[Clients::Many]),
-    (Workload::Mixed, "9 linearizable reads to 1 write", &[Clients::Many]),
+const WORKLOADS: [(Job, &str, &[Clients]); 4] = [
+    (Job::Put, "Writes", &Clients::ALL),
+    (Job::LocalGet, "Local reads", &[Clients::Many]),
+    (Job::Get, "Linearizable reads", &[Clients::Many]),
+    (Job::Mixed, "9 linearizable reads to 1 write", &[Clients::Many]),
 ];
 
 pub fn markdown(page: &Page) -> String {
@@ -86,8 +85,8 @@ fn costs() -> Vec<Row> {
     by_workload(Figure::ServerCpu, 3)
 }
 
-fn by_workload(figure: fn(Workload, Clients) -> Figure, decimals: usize) -> Vec<Row> {
-    let of = |(workload, name, clients): (Workload, &'static str, &'static [Clients])| {
+fn by_workload(figure: fn(Job, Clients) -> Figure, decimals: usize) -> Vec<Row> {
+    let of = |(workload, name, clients): (Job, &'static str, &'static [Clients])| {
         clients.iter().map(move |clients| {
             let plural = if clients.count() == 1 { "client" } else { "clients" };
             row(format!("{name}, {} {plural}", clients.count()), figure(workload, *clients), decimals)
@@ -143,7 +142,7 @@ fn rest(page: &Page) -> Vec<Row> {
     ]
 }
 
-const CLIENT_CPU: Figure = Figure::ClientCpu(Workload::Put, Clients::Many);
+const CLIENT_CPU: Figure = Figure::ClientCpu(Job::Put, Clients::Many);
 
 fn table(page: &Page, title: &str, rows: &[Row]) -> String {
     let mut text = format!("## {title}\n\n| | Bellwether | etcd | ratio |\n|---|---:|---:|---:|\n");
@@ -185,8 +184,8 @@ struct Goal {
 fn targets(page: &Page) -> String {
     let ratio = |figure| Some(page.bellwether.median(figure)? / page.etcd.median(figure)?);
     let own = |figure| page.bellwether.median(figure);
-    let many = |figure: fn(Workload, Clients) -> Figure| ratio(figure(Workload::Put, Clients::Many));
-    let one = ratio(Figure::Rate(Workload::Put, Clients::One));
+    let many = |figure: fn(Job, Clients) -> Figure| ratio(figure(Job::Put, Clients::Many));
+    let one = ratio(Figure::Rate(Job::Put, Clients::One));
     let goals = [
         at_least("writes/s over etcd's, 64 clients", 3.5, many(Figure::Rate)),
         at_most("processor time per write over etcd's, 64 clients", 0.30, many(Figure::ServerCpu)),
@@ -220,7 +219,7 @@ fn method(page: &Page) -> String {
     let worst = |samples: &Samples| number(samples.max(Figure::Failover), 2);
     let per_sync = page
         .bellwether
-        .median(Figure::Rate(Workload::Put, Clients::One))
+        .median(Figure::Rate(Job::Put, Clients::One))
         .zip(page.disk.median(Figure::SyncsByOne));
     let per_sync = number(per_sync.map(|(writes, syncs)| writes / syncs), 2);
     format!(
@@ -279,7 +278,7 @@ mod tests {
             bellwether: Samples::default(),
             etcd: Samples::default(),
         };
-        let rate = Figure::Rate(Workload::Put, Clients::Many);
+        let rate = Figure::Rate(Job::Put, Clients::Many);
         page.bellwether.add(rate, 21_000.0);
         page.etcd.add(rate, 5_000.0);
         page.bellwether.add(Figure::Failover, 0.9);

@@ -7,14 +7,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use bellwether_load::probe::process::{CpuTime, resident_bytes};
+use bellwether_load::target::Target;
+use bellwether_load::{self as load, Outcome};
 use tokio::time::{Instant, sleep};
 
-use super::samples::{Clients, Figure, Samples};
+use super::samples::{Clients, Figure, Job, Samples};
 use super::{Plan, accepted};
 use crate::cluster::Cluster;
-use crate::load::{self, Load, Outcome, Workload};
-use crate::probe::process::{CpuTime, resident_bytes};
-use crate::target::Target;
 
 /// Enough to fill quickly; the figures of the fill are nobody's.
 const FILL_CLIENTS: usize = 64;
@@ -68,22 +68,22 @@ fn memory_mib(cluster: &Cluster) -> Result<f64> {
 
 async fn loads<T: Target>(cluster: &Cluster, targets: &[T], plan: &Plan, to: &mut Samples) -> Result<()> {
     let target = &targets[0];
-    let one = measure(cluster, target, plan, Workload::Put, Clients::One).await?;
-    record(to, &one, Clients::One);
+    let one = measure(cluster, target, plan, Job::Put, Clients::One).await?;
+    record(to, Job::Put, Clients::One, &one);
     for clients in [Clients::Many, Clients::Most] {
         let mut best: Option<Outcome> = None;
         for (way, target) in targets.iter().enumerate() {
-            let outcome = measure(cluster, target, plan, Workload::Put, clients).await?;
+            let outcome = measure(cluster, target, plan, Job::Put, clients).await?;
             to.add(Figure::PutsByWay(clients, way), outcome.per_second);
             if best.as_ref().is_none_or(|best| outcome.per_second > best.per_second) {
                 best = Some(outcome);
             }
         }
-        record(to, &best.context("nothing measured")?, clients);
+        record(to, Job::Put, clients, &best.context("nothing measured")?);
     }
-    for workload in [Workload::Get, Workload::GetLinearizable, Workload::Mixed] {
-        let outcome = measure(cluster, target, plan, workload, Clients::Many).await?;
-        record(to, &outcome, Clients::Many);
+    for job in [Job::LocalGet, Job::Get, Job::Mixed] {
+        let outcome = measure(cluster, target, plan, job, Clients::Many).await?;
+        record(to, job, Clients::Many, &outcome);
     }
     Ok(())
 }
@@ -92,34 +92,24 @@ async fn measure<T: Target>(
     cluster: &Cluster,
     target: &T,
     plan: &Plan,
-    workload: Workload,
+    job: Job,
     clients: Clients,
 ) -> Result<Outcome> {
-    let load = Load {
-        workload,
-        clients: clients.count(),
-        keys: plan.keys,
-        value_bytes: plan.value_bytes,
-        warmup: plan.warmup,
-        window: plan.window,
-        seed: 1,
-    };
-    let title = format!("{workload:?}, clients: {}", clients.count());
-    let outcome = load::run(target, &load, &cluster.pids(), &title).await?;
+    let title = format!("{job:?}, clients: {}", clients.count());
+    let outcome = load::run(target, &job.load(clients, plan), &cluster.pids(), &title).await?;
     let errors = outcome.errors as f64;
     let first = outcome.first_error.as_deref().unwrap_or_default();
     ensure!(errors <= MOST_ERRORS * outcome.operations as f64, "{title}: {errors} errors, such as: {first}");
     Ok(outcome)
 }
 
-fn record(to: &mut Samples, outcome: &Outcome, clients: Clients) {
-    let workload = outcome.workload;
-    to.add(Figure::Rate(workload, clients), outcome.per_second);
-    to.add(Figure::P50(workload, clients), outcome.latency_us.p50 as f64 / 1000.0);
-    to.add(Figure::P99(workload, clients), outcome.latency_us.p99 as f64 / 1000.0);
-    to.add(Figure::ClientCpu(workload, clients), outcome.client_cpu_per_1000);
+fn record(to: &mut Samples, job: Job, clients: Clients, outcome: &Outcome) {
+    to.add(Figure::Rate(job, clients), outcome.per_second);
+    to.add(Figure::P50(job, clients), outcome.p50_us as f64 / 1000.0);
+    to.add(Figure::P99(job, clients), outcome.p99_us as f64 / 1000.0);
+    to.add(Figure::ClientCpu(job, clients), outcome.client_cpu_per_1000);
     if let Some(cpu) = outcome.server_cpu_per_1000 {
-        to.add(Figure::ServerCpu(workload, clients), cpu);
+        to.add(Figure::ServerCpu(job, clients), cpu);
     }
 }
 

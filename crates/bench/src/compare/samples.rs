@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use bellwether_load::target::Freshness;
+use bellwether_load::{Extent, Load, Workload};
 use serde::{Serialize, Serializer};
 
-use crate::load::Workload;
+use super::Plan;
 
 /// How many clients at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +31,35 @@ impl Clients {
     }
 }
 
+/// What clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Job {
+    Put,
+    LocalGet,
+    Get,
+    Mixed,
+}
+
+impl Job {
+    pub fn load(self, clients: Clients, plan: &Plan) -> Load {
+        let workload = match self {
+            Self::Put => Workload::Put,
+            Self::LocalGet | Self::Get => Workload::Get,
+            Self::Mixed => Workload::Mixed,
+        };
+        Load {
+            workload,
+            clients: clients.count(),
+            keys: plan.keys,
+            freshness: if self == Self::LocalGet { Freshness::Local } else { Freshness::Linearizable },
+            value_bytes: plan.value_bytes,
+            warmup: plan.warmup,
+            extent: Extent::Time(plan.window),
+            ..Load::default()
+        }
+    }
+}
+
 /// One measured quantity. Rates are a second, processor times in seconds per 1,000
 /// operations, latencies in milliseconds, other times in seconds, memory in MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,11 +68,11 @@ pub enum Figure {
     SyncsByThree,
     /// Writes/s by the way in which clients are connected.
     PutsByWay(Clients, usize),
-    Rate(Workload, Clients),
-    P50(Workload, Clients),
-    P99(Workload, Clients),
-    ServerCpu(Workload, Clients),
-    ClientCpu(Workload, Clients),
+    Rate(Job, Clients),
+    P50(Job, Clients),
+    P99(Job, Clients),
+    ServerCpu(Job, Clients),
+    ClientCpu(Job, Clients),
     Failover,
     MemoryIdle,
     MemoryFilled,
