@@ -50,9 +50,16 @@ impl EtcdTarget {
     }
 
     async fn leads(&self, node: &Address) -> Result<bool> {
-        let status: StatusResponse = Channel::open(node).await?.call(STATUS, &StatusRequest {}).await?;
+        let status = status(node).await?;
         let own = status.header.map(|header| header.member_id);
         Ok(status.leader != 0 && own == Some(status.leader))
+    }
+
+    /// The newest revision that the leader has applied.
+    pub async fn revision(&self) -> Result<u64> {
+        let leader = &self.nodes[self.leader().await?];
+        let header = status(leader).await?.header.context("a reply without a header")?;
+        Ok(header.revision.try_into()?)
     }
 
     /// Watches all keys that begin with `prefix`, from now on.
@@ -97,6 +104,10 @@ impl Target for EtcdTarget {
     }
 }
 
+async fn status(node: &Address) -> Result<StatusResponse> {
+    Channel::open(node).await?.call(STATUS, &StatusRequest {}).await
+}
+
 /// A connection that several sessions share, made anew by the first to miss it.
 struct Link {
     nodes: Rc<[Address]>,
@@ -135,6 +146,11 @@ impl EtcdSession {
     async fn new(link: Rc<Link>) -> Self {
         let channel = link.channel().await;
         Self { link, channel, lease: None }
+    }
+
+    /// Another client on the same connection.
+    pub fn another(&self) -> Self {
+        Self { link: self.link.clone(), channel: self.channel.clone(), lease: None }
     }
 }
 
