@@ -2,7 +2,9 @@
 //!
 //! A message is framed and handed to the connection, which one task drives for all its
 //! users; the reply's bytes come back to whoever asked. There is no queue, no retry and no
-//! balancing between: the generator shares its cores with the servers it measures.
+//! balancing between: the generator shares its cores with the servers it measures. Through
+//! tonic's channel the same requests took it 1.7 to 1.9 times the processor time (64 clients
+//! on 3 connections, and on one each).
 
 use std::future::poll_fn;
 
