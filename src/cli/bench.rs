@@ -5,7 +5,7 @@ use std::time::Duration;
 use bellwether_load::report::{self, Format};
 use bellwether_load::target::etcd::EtcdTarget;
 use bellwether_load::target::http::{Body, HttpTarget, NO_LEASES};
-use bellwether_load::target::{Freshness, Target};
+use bellwether_load::target::{Freshness, Route, Target};
 use bellwether_load::{Distribution, Extent, Load, Outcome, Pace, Workload, watch};
 
 use super::endpoints::{self, Call};
@@ -174,8 +174,12 @@ impl Bench {
 
     /// Sees who leads, so that a cluster without a leader has its own exit code, and fills.
     async fn prepare<T: Target>(&self, target: &T) -> Result<(), Failure> {
-        let leader = target.leader().await;
-        leader.map_err(|error| Failure::new(Exit::NoLeader, format!("{error:#}")))?;
+        let for_the_leader = self.fill || matches!(self.workload.route(), Route::Leader);
+        // A single node that is named is meant.
+        if for_the_leader && target.nodes() > 1 {
+            let leader = target.leader().await;
+            leader.map_err(|error| Failure::new(Exit::NoLeader, format!("{error:#}")))?;
+        }
         if self.fill {
             let (keys, bytes, clients) = (self.keys, self.value_size as usize, self.clients.into());
             ended(bellwether_load::fill(target, keys, bytes, clients).await)?;

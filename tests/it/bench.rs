@@ -3,9 +3,14 @@
 
 use std::process::{Command, Output};
 
+use bellwether_load::target::etcd::EtcdTarget;
+use bellwether_load::target::http::{Body, HttpTarget};
+use bellwether_load::target::{Route, Session, Target};
+use bytes::Bytes;
 use serde_json::Value;
+use tokio::sync::Mutex;
 
-use crate::support::Cluster;
+use crate::support::{Cluster, PATIENCE, eventually};
 
 const HTTP: &str = "--endpoints";
 const ETCD: &str = "--etcd";
@@ -13,6 +18,10 @@ const ETCD: &str = "--etcd";
 /// Runs it to its end, beside the nodes that it loads.
 async fn bench(cluster: &Cluster, protocol: &str, arguments: &str) -> Output {
     let urls: Vec<String> = (0..cluster.len()).map(|node| cluster.url(node)).collect();
+    bench_on(urls, protocol, arguments).await
+}
+
+async fn bench_on(urls: Vec<String>, protocol: &str, arguments: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bellwether"));
     command.arg("bench").args(arguments.split_whitespace()).args([protocol, &urls.join(",")]);
     let run = tokio::task::spawn_blocking(move || command.output());
@@ -65,6 +74,21 @@ async fn swaps_win_or_lose_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_node_is_enough_where_it_passes_writes_on() {
+    let cluster = Cluster::started(3, &[]).await;
+    let follower = (cluster.wait_leader().await + 1) % cluster.len();
+    let on_follower =
+        async |protocol, arguments| bench_on(vec![cluster.url(follower)], protocol, arguments).await;
+    for (protocol, arguments) in [(ETCD, "put --count 50"), (HTTP, "get --local --count 50")] {
+        let output = on_follower(protocol, arguments).await;
+        assert!(output.status.success(), "{protocol} {arguments}: {output:?}");
+    }
+    let refused = on_follower(HTTP, "put --count 50").await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("Not the leader"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn watchers_hear_of_every_write() {
     let cluster = Cluster::started(3, &[]).await;
     let outcome = outcome(&cluster, ETCD, "watch --watchers 7 --count 200 --connections 3").await;
@@ -100,4 +124,30 @@ async fn outcomes_have_other_forms_and_failures_their_codes() {
         cluster.kill9(node);
     }
     assert_eq!(bench(&cluster, ETCD, "put").await.status.code(), Some(5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_find_another_node_when_theirs_dies() {
+    let cluster = Cluster::started(3, &[]).await;
+    let urls: Vec<String> = (0..cluster.len()).map(|node| cluster.url(node)).collect();
+    let etcd = EtcdTarget::new(&urls, Some(1)).expect("URLs");
+    let http = HttpTarget::new(&urls, Body::Json, None).expect("URLs");
+    let etcd = etcd.sessions(Route::Leader, 1).await.expect("a leader").remove(0);
+    let http = http.sessions(Route::Leader, 1).await.expect("a leader").remove(0);
+    cluster.kill9(cluster.wait_leader().await);
+    writes_again(etcd).await;
+    writes_again(http).await;
+}
+
+async fn writes_again(session: impl Session) {
+    let session = Mutex::new(session);
+    eventually(PATIENCE, || async {
+        let mut session = session.lock().await;
+        let answer = session.put("key", &Bytes::from_static(b"1")).await;
+        if answer.is_err() {
+            session.recover().await;
+        }
+        answer.map_err(|error| format!("{error:#}"))
+    })
+    .await;
 }
