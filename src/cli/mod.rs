@@ -4,8 +4,9 @@
 //! returns a [`Failure`], which knows its exit code. `serve` hands over to
 //! `crate::serve`; `get`, `put`, `del` and `status` speak HTTP through
 //! `bellwether_client`; `up` runs `serve` as child processes and `node` talks to a
-//! running `up`. Nothing here decides anything about replication.
+//! running `up`; `bench` is `bellwether_load`. Nothing here decides anything about replication.
 
+mod bench;
 mod del;
 pub mod docs;
 mod endpoints;
@@ -29,6 +30,7 @@ Example:
   bellwether get name                read it from any node
   bellwether node kill node-1        kill one node and watch the others
   bellwether status                  who leads now
+  bellwether bench put               how fast it is
 
 Exit codes: 0 done, 1 error, 2 usage, 3 not found, 4 precondition failed, 5 no leader,
 6 timeout or outcome unknown, 7 authentication, 130 interrupted";
@@ -56,6 +58,8 @@ enum Command {
     Del(del::Del),
     /// Show every node's role, term and readiness
     Status(status::Status),
+    /// Put a load on a running cluster and show what it took
+    Bench(bench::Bench),
     /// Run one node
     Serve(serve::Serve),
     /// Print docs/configuration.md
@@ -72,6 +76,7 @@ impl Cli {
             Command::Put(put) => put.run(),
             Command::Del(del) => del.run(),
             Command::Status(status) => status.run(),
+            Command::Bench(bench) => bench.run(),
             Command::Serve(serve) => serve.run(),
             Command::Docs => {
                 anstream::print!("{}", docs::configuration());
@@ -95,7 +100,7 @@ mod tests {
     #[test]
     fn help_shows_commands_and_an_example() {
         let help = Cli::command().render_help().to_string();
-        for word in ["up", "serve", "get", "put", "del", "status", "node", "Example:"] {
+        for word in ["up", "serve", "get", "put", "del", "status", "node", "bench", "Example:"] {
             assert!(help.contains(word), "{word} is missing in:\n{help}");
         }
         assert!(!help.contains("configuration.md"), "hidden commands stay hidden");

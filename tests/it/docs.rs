@@ -173,10 +173,11 @@ fn free_ports_in_a_row() -> u16 {
     panic!("no {NODES} free ports in a row");
 }
 
-/// Reads may be early: followers apply and notice leaders a moment later.
+/// Reads may be early: followers apply and notice leaders a moment later. A load does no harm
+/// twice, and ends with an error where a busy machine changes the leader under it.
 fn may_be_repeated(command: &str) -> bool {
-    let reads = ["bellwether status", "bellwether get", "curl "];
-    reads.iter().any(|read| command.starts_with(read)) && !command.contains(" -X ")
+    let harmless = ["bellwether status", "bellwether get", "bellwether bench", "curl "];
+    harmless.iter().any(|start| command.starts_with(start)) && !command.contains(" -X ")
 }
 
 async fn run_page(page: &str) {
@@ -199,6 +200,11 @@ async fn the_readme_s_walk() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_s_commands() {
     run_page("docs/operations.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_load_generator_s_commands() {
+    run_page("docs/bench.md").await;
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! clients saw. Each test owns its cluster, its directory and its ports, so tests run
 //! beside each other. `docs/testing.md` says how to run and reproduce them.
 
+mod bench;
 mod bootstrap;
 mod damage;
 mod disk_faults;

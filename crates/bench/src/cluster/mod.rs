@@ -13,11 +13,17 @@ use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::time::sleep;
 
 /// Nodes in a cluster: the smallest that survives a loss.
 pub const NODES: usize = 3;
+
+/// Between two looks at whether a server has ended.
+const END_POLL: Duration = Duration::from_millis(2);
 
 /// How to start one server.
 struct Spec {
@@ -68,11 +74,25 @@ impl Cluster {
     }
 
     /// Sends it SIGKILL and doesn't wait for its end.
-    pub fn kill(&mut self, node: usize) -> Result<()> {
-        match &mut self.nodes[node].child {
-            Some(child) => child.kill().context("killing a server"),
-            None => bail!("the server to kill doesn't run"),
+    pub fn kill(&self, node: usize) -> Result<()> {
+        self.signal(node, Signal::KILL)
+    }
+
+    /// Sends it this signal, and doesn't wait for what it does.
+    pub fn signal(&self, node: usize, signal: Signal) -> Result<()> {
+        let child = self.nodes[node].child.as_ref().context("the server to signal doesn't run")?;
+        kill_process(Pid::from_child(child), signal).context("signalling a server")
+    }
+
+    /// Waits until it has ended, after a signal that ends it.
+    pub async fn wait_end(&mut self, node: usize) -> Result<()> {
+        while let Some(child) = &mut self.nodes[node].child {
+            match child.try_wait()? {
+                Some(_) => self.nodes[node].child = None,
+                None => sleep(END_POLL).await,
+            }
         }
+        Ok(())
     }
 
     /// An error, with the end of its log, when a server ended by itself.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
-use crate::target::{Freshness, Route, Session, Target};
+use bellwether_load::target::{Freshness, Route, Session, Target};
 
 /// Between two tries at one node: the resolution of every time taken here.
 const RETRY: Duration = Duration::from_millis(5);
@@ -21,14 +21,9 @@ const GIVE_UP: Duration = Duration::from_secs(60);
 /// Outside the keys of the loads.
 const KEY: &str = "accepted";
 
-/// Returns as soon as any node has accepted a write.
+/// Returns as soon as any node has accepted a write; all are asked all the time.
 pub async fn by_any<T: Target>(target: &T) -> Result<()> {
-    by_one_of(target, &(0..target.nodes()).collect::<Vec<_>>()).await
-}
-
-/// Returns as soon as one of these nodes has accepted a write; all are asked all the time.
-pub async fn by_one_of<T: Target>(target: &T, nodes: &[usize]) -> Result<()> {
-    let tries = nodes.iter().map(|node| Box::pin(until_accepted(target, *node))).collect();
+    let tries = (0..target.nodes()).map(|node| Box::pin(until_accepted(target, node))).collect();
     timeout(GIVE_UP, first(tries)).await.context("no node accepted a write")
 }
 
@@ -52,7 +47,8 @@ pub async fn everywhere<T: Target>(target: &T) -> Result<()> {
     Ok(())
 }
 
-async fn until_done(mut attempt: impl AsyncFnMut() -> Result<()>) {
+/// Tries until it succeeds.
+pub async fn until_done(mut attempt: impl AsyncFnMut() -> Result<()>) {
     while !matches!(timeout(TRY, attempt()).await, Ok(Ok(()))) {
         sleep(RETRY).await;
     }

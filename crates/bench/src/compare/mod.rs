@@ -7,22 +7,29 @@
 //! other on the same disk, and both sync every write before they acknowledge it.
 
 mod accepted;
+mod goals;
+mod loads;
+mod outages;
+mod plots;
 mod report;
+mod returns;
 mod round;
 mod samples;
+mod spent;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::cluster::{self, NODES};
 use crate::probe::fsync;
 use crate::probe::machine::Machine;
-use crate::target::etcd::EtcdTarget;
-use crate::target::http::{Body, HttpTarget};
+use bellwether_load::target::http::{Body, HttpTarget};
 
+use plots::PLOTS;
 use report::Page;
 use samples::{Figure, Samples};
 
@@ -46,7 +53,7 @@ pub struct Compare {
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
 
-    /// Write the page here instead of to standard output
+    /// Write the page here, its pictures beside it, instead of to standard output
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
 
@@ -60,7 +67,7 @@ pub struct Compare {
 }
 
 /// How much is measured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Plan {
     pub rounds: usize,
     pub warmup: Duration,
@@ -70,8 +77,12 @@ pub struct Plan {
     /// Keys written before the loads, and drawn from by them.
     pub keys: u64,
     pub value_bytes: usize,
-    /// Leaders killed in a round.
-    pub kills: usize,
+    /// Leaders killed in a round, as many stopped, as many frozen.
+    pub outages: usize,
+    /// Writes that a node misses before it catches up.
+    pub missed: u64,
+    /// Keys that a node is started with.
+    pub most_keys: u64,
 }
 
 impl Plan {
@@ -83,18 +94,22 @@ impl Plan {
             idle: Duration::from_secs(5),
             keys: 100_000,
             value_bytes: 256,
-            kills: 5,
+            outages: 5,
+            missed: 50_000,
+            most_keys: 1_000_000,
         }
     }
 
     fn quick() -> Self {
         Self {
-            rounds: 2,
+            rounds: 1,
             warmup: Duration::from_millis(500),
-            window: Duration::from_secs(2),
+            window: Duration::from_secs(1),
             idle: Duration::from_secs(2),
             keys: 10_000,
-            kills: 2,
+            outages: 1,
+            missed: 5_000,
+            most_keys: 20_000,
             ..Self::full()
         }
     }
@@ -111,12 +126,11 @@ impl Compare {
         if self.json {
             println!("{}", serde_json::to_string(&page)?);
         }
-        let text = report::markdown(&page);
         match &self.out {
-            Some(path) => std::fs::write(path, text).with_context(|| format!("writing {}", path.display())),
+            Some(out) => write(&page, out),
             None if self.json => Ok(()),
             None => {
-                print!("{text}");
+                print!("{}", report::markdown(&page, None));
                 Ok(())
             }
         }
@@ -125,21 +139,21 @@ impl Compare {
     async fn rounds(&self, plan: &Plan) -> Result<Page> {
         let mut page = Page {
             quick: self.quick,
-            keys: plan.keys,
-            rounds: plan.rounds,
-            window_seconds: plan.window.as_secs_f64(),
+            plan: plan.clone(),
             machine: Machine::here(),
             disk: Samples::default(),
             bellwether: Samples::default(),
+            http: Samples::default(),
             etcd: Samples::default(),
         };
         for round in 1..=plan.rounds {
             eprintln!("round {round} of {}: disk", plan.rounds);
             self.disk(&mut page.disk)?;
+            let is_last = round == plan.rounds;
             eprintln!("round {round} of {}: bellwether", plan.rounds);
-            self.bellwether(plan, &mut page.bellwether).await.context("bellwether")?;
+            self.bellwether(plan, is_last, &mut page).await.context("bellwether")?;
             eprintln!("round {round} of {}: etcd", plan.rounds);
-            self.etcd(plan, &mut page.etcd).await.context("etcd")?;
+            self.etcd(plan, is_last, &mut page.etcd).await.context("etcd")?;
         }
         Ok(page)
     }
@@ -148,31 +162,35 @@ impl Compare {
         let one = fsync::probe(&self.dir, 1, FSYNC_WINDOW)?;
         let three = fsync::probe(&self.dir, NODES, FSYNC_WINDOW)?;
         samples.add(Figure::SyncsByOne, one.per_second);
+        samples.add(Figure::SyncTime, one.p50_us as f64 / 1000.0);
         samples.add(Figure::SyncsByThree, three.per_second);
         Ok(())
     }
 
-    async fn bellwether(&self, plan: &Plan, samples: &mut Samples) -> Result<()> {
+    async fn bellwether(&self, plan: &Plan, is_last: bool, page: &mut Page) -> Result<()> {
         let began = Instant::now();
         let up = cluster::bellwether::Up::start(&self.bellwether, &self.dir.join("up"))?;
         accepted::by_any(&HttpTarget::new(&up.urls, Body::Json, None)?).await.context("`up`")?;
-        samples.add(Figure::UpToWrite, began.elapsed().as_secs_f64());
+        page.bellwether.add(Figure::UpToWrite, began.elapsed().as_secs_f64());
         drop(up);
         let cluster = cluster::bellwether::cluster(&self.bellwether, &self.dir.join("bellwether"))?;
-        let urls = cluster.urls();
-        let target = |connections| HttpTarget::new(&urls, Body::Json, connections);
-        // One a client first: what curl and most libraries do serves everything else.
-        let targets = [target(None)?, target(Some(FEW_CONNECTIONS))?];
-        round::run(cluster, &targets, plan, samples).await
+        round::run(cluster, plan, is_last, &mut page.bellwether, Some(&mut page.http)).await
     }
 
-    async fn etcd(&self, plan: &Plan, samples: &mut Samples) -> Result<()> {
+    async fn etcd(&self, plan: &Plan, is_last: bool, samples: &mut Samples) -> Result<()> {
         let cluster = cluster::etcd::cluster(&self.etcd, &self.dir.join("etcd"))?;
-        let urls = cluster.urls();
-        let target = |connections| EtcdTarget::new(&urls, connections);
-        // Few connections first, for they serve everything else: requests that travel together
-        // suit etcd better, and the comparison is to be with etcd at its best.
-        let targets = [target(Some(FEW_CONNECTIONS))?, target(None)?];
-        round::run(cluster, &targets, plan, samples).await
+        round::run(cluster, plan, is_last, samples, None).await
     }
+}
+
+/// The page, and the pictures that it shows.
+fn write(page: &Page, out: &Path) -> Result<()> {
+    let stem = out.file_stem().and_then(|stem| stem.to_str()).context("--out names no file")?;
+    for plot in &PLOTS {
+        let picture = out.with_file_name(format!("{stem}-{}.svg", plot.name));
+        let svg = plot.draw(page)?;
+        std::fs::write(&picture, svg).with_context(|| format!("writing {}", picture.display()))?;
+    }
+    let text = report::markdown(page, Some(stem));
+    std::fs::write(out, text).with_context(|| format!("writing {}", out.display()))
 }

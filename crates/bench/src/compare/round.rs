@@ -1,52 +1,62 @@
 //! One round: everything that is measured on one cluster, from its start to its end.
 //!
 //! The order matters: memory before the loads is that of an idle and of a filled store, not
-//! of what a load left behind; the leaders are killed last, because a cluster after that
-//! is another one.
+//! of what a load left behind; leaders are stopped later, because a cluster after that is
+//! another one; and last come as many keys as a start is measured with.
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use bellwether_load::probe::process::{CpuTime, resident_bytes};
+use bellwether_load::target::etcd::EtcdTarget;
+use bellwether_load::target::http::{Body, HttpTarget};
 use tokio::time::{Instant, sleep};
 
-use super::samples::{Clients, Figure, Samples};
-use super::{Plan, accepted};
+use super::samples::{Figure, Samples, Way};
+use super::{FEW_CONNECTIONS, Plan, accepted, loads, outages, returns};
 use crate::cluster::Cluster;
-use crate::load::{self, Load, Outcome, Workload};
-use crate::probe::process::{CpuTime, resident_bytes};
-use crate::target::Target;
 
 /// Enough to fill quickly; the figures of the fill are nobody's.
 const FILL_CLIENTS: usize = 64;
 /// Background work after a fill (flushing, compaction) gets this long.
 const AFTER_FILL: Duration = Duration::from_secs(2);
-/// Between the return of a killed node and the next kill: both systems' election timeouts
-/// and then some.
-const BETWEEN_KILLS: Duration = Duration::from_secs(2);
-/// Of all operations in a window. More means that something other than speed was measured.
-const MOST_ERRORS: f64 = 0.01;
 
-/// Runs this cluster through the plan. `targets` are the ways to reach it: writes by many
-/// clients are measured in each, and the faster counts; the first serves everything else.
-pub async fn run<T: Target>(
+/// Runs this cluster through the plan, in etcd's protocol and, for whom speaks it, in ours.
+pub async fn run(
     mut cluster: Cluster,
-    targets: &[T],
     plan: &Plan,
+    is_last: bool,
     to: &mut Samples,
+    over_http: Option<&mut Samples>,
 ) -> Result<()> {
-    let target = targets.first().context("no way to reach the cluster")?;
+    let urls = cluster.urls();
+    let target = |connections| EtcdTarget::new(&urls, connections);
+    let (own, shared) = (target(None)?, target(Some(FEW_CONNECTIONS))?);
     let began = Instant::now();
     cluster.start_all()?;
-    accepted::by_any(target).await?;
+    accepted::by_any(&own).await?;
     to.add(Figure::StartToWrite, began.elapsed().as_secs_f64());
-    accepted::everywhere(target).await?;
+    accepted::everywhere(&own).await?;
     idle(&cluster, plan, to).await?;
-    load::fill(target, plan.keys, plan.value_bytes, FILL_CLIENTS).await?;
+    bellwether_load::fill(&shared, plan.keys, plan.value_bytes, FILL_CLIENTS).await?;
     sleep(AFTER_FILL).await;
     to.add(Figure::MemoryFilled, memory_mib(&cluster)?);
-    loads(&cluster, targets, plan, to).await?;
+    // Requests that travel together suit gRPC's servers better, so that serves everything.
+    loads::run(&cluster, [(Way::Shared, &shared), (Way::Own, &own)], plan, to).await?;
+    loads::events(&cluster, &shared, plan, to).await?;
+    if let Some(to) = over_http {
+        let target = |connections| HttpTarget::new(&urls, Body::Json, connections);
+        let (own, shared) = (target(None)?, target(Some(FEW_CONNECTIONS))?);
+        // What curl and most libraries do serves everything.
+        loads::run(&cluster, [(Way::Own, &own), (Way::Shared, &shared)], plan, to).await?;
+    }
     cluster.check()?;
-    kills(&mut cluster, target, plan, to).await
+    outages::run(&mut cluster, plan, to).await?;
+    returns::after_missing_writes(&mut cluster, plan, to).await?;
+    if is_last {
+        returns::with_many_keys(&mut cluster, plan, to).await?;
+    }
+    cluster.check()
 }
 
 async fn idle(cluster: &Cluster, plan: &Plan, to: &mut Samples) -> Result<()> {
@@ -64,76 +74,4 @@ fn memory_mib(cluster: &Cluster) -> Result<f64> {
     let all = cluster.pids().into_iter().map(resident_bytes).collect::<Result<Vec<_>>>()?;
     let most = all.into_iter().max().context("no server runs")?;
     Ok(most as f64 / (1024.0 * 1024.0))
-}
-
-async fn loads<T: Target>(cluster: &Cluster, targets: &[T], plan: &Plan, to: &mut Samples) -> Result<()> {
-    let target = &targets[0];
-    let one = measure(cluster, target, plan, Workload::Put, Clients::One).await?;
-    record(to, &one, Clients::One);
-    for clients in [Clients::Many, Clients::Most] {
-        let mut best: Option<Outcome> = None;
-        for (way, target) in targets.iter().enumerate() {
-            let outcome = measure(cluster, target, plan, Workload::Put, clients).await?;
-            to.add(Figure::PutsByWay(clients, way), outcome.per_second);
-            if best.as_ref().is_none_or(|best| outcome.per_second > best.per_second) {
-                best = Some(outcome);
-            }
-        }
-        record(to, &best.context("nothing measured")?, clients);
-    }
-    for workload in [Workload::Get, Workload::GetLinearizable, Workload::Mixed] {
-        let outcome = measure(cluster, target, plan, workload, Clients::Many).await?;
-        record(to, &outcome, Clients::Many);
-    }
-    Ok(())
-}
-
-async fn measure<T: Target>(
-    cluster: &Cluster,
-    target: &T,
-    plan: &Plan,
-    workload: Workload,
-    clients: Clients,
-) -> Result<Outcome> {
-    let load = Load {
-        workload,
-        clients: clients.count(),
-        keys: plan.keys,
-        value_bytes: plan.value_bytes,
-        warmup: plan.warmup,
-        window: plan.window,
-        seed: 1,
-    };
-    let title = format!("{workload:?}, clients: {}", clients.count());
-    let outcome = load::run(target, &load, &cluster.pids(), &title).await?;
-    let errors = outcome.errors as f64;
-    let first = outcome.first_error.as_deref().unwrap_or_default();
-    ensure!(errors <= MOST_ERRORS * outcome.operations as f64, "{title}: {errors} errors, such as: {first}");
-    Ok(outcome)
-}
-
-fn record(to: &mut Samples, outcome: &Outcome, clients: Clients) {
-    let workload = outcome.workload;
-    to.add(Figure::Rate(workload, clients), outcome.per_second);
-    to.add(Figure::P50(workload, clients), outcome.latency_us.p50 as f64 / 1000.0);
-    to.add(Figure::P99(workload, clients), outcome.latency_us.p99 as f64 / 1000.0);
-    to.add(Figure::ClientCpu(workload, clients), outcome.client_cpu_per_1000);
-    if let Some(cpu) = outcome.server_cpu_per_1000 {
-        to.add(Figure::ServerCpu(workload, clients), cpu);
-    }
-}
-
-async fn kills<T: Target>(cluster: &mut Cluster, target: &T, plan: &Plan, to: &mut Samples) -> Result<()> {
-    for _ in 0..plan.kills {
-        sleep(BETWEEN_KILLS).await;
-        let leader = target.leader().await?;
-        let survivors: Vec<usize> = (0..target.nodes()).filter(|node| *node != leader).collect();
-        let began = Instant::now();
-        cluster.kill(leader)?;
-        accepted::by_one_of(target, &survivors).await?;
-        to.add(Figure::Failover, began.elapsed().as_secs_f64());
-        cluster.start(leader)?;
-        accepted::everywhere(target).await?;
-    }
-    Ok(())
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use bellwether_load::target::Freshness;
+use bellwether_load::{Extent, Load, Workload};
 use serde::{Serialize, Serializer};
 
-use crate::load::Workload;
+use super::Plan;
 
 /// How many clients at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,20 +31,79 @@ impl Clients {
     }
 }
 
+/// How clients are connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// One connection a client.
+    Own,
+    /// All clients on few connections.
+    Shared,
+}
+
+/// What clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Job {
+    Put,
+    LocalGet,
+    Get,
+    Mixed,
+    Swap,
+    Watch,
+}
+
+/// Compare-and-swaps draw from fewer keys: the warm-up has to see nearly all of them, so that
+/// what is lost is lost to others, not to never having looked.
+const SWAPPED_KEYS: u64 = 10_000;
+
+impl Job {
+    pub fn load(self, clients: Clients, plan: &Plan) -> Load {
+        let workload = match self {
+            Self::Put => Workload::Put,
+            Self::LocalGet | Self::Get => Workload::Get,
+            Self::Mixed => Workload::Mixed,
+            Self::Swap => Workload::Txn,
+            Self::Watch => Workload::Watch,
+        };
+        Load {
+            workload,
+            clients: clients.count(),
+            keys: if self == Self::Swap { plan.keys.min(SWAPPED_KEYS) } else { plan.keys },
+            freshness: if self == Self::LocalGet { Freshness::Local } else { Freshness::Linearizable },
+            value_bytes: plan.value_bytes,
+            warmup: plan.warmup,
+            extent: Extent::Time(plan.window),
+            ..Load::default()
+        }
+    }
+}
+
 /// One measured quantity. Rates are a second, processor times in seconds per 1,000
 /// operations, latencies in milliseconds, other times in seconds, memory in MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Figure {
     SyncsByOne,
     SyncsByThree,
+    /// Median time of one sync, one writer; in milliseconds.
+    SyncTime,
     /// Writes/s by the way in which clients are connected.
-    PutsByWay(Clients, usize),
-    Rate(Workload, Clients),
-    P50(Workload, Clients),
-    P99(Workload, Clients),
-    ServerCpu(Workload, Clients),
-    ClientCpu(Workload, Clients),
-    Failover,
+    PutsByWay(Clients, Way),
+    Rate(Job, Clients),
+    P50(Job, Clients),
+    P99(Job, Clients),
+    ServerCpu(Job, Clients),
+    ClientCpu(Job, Clients),
+    /// Of the log, an average node's.
+    SyncsPerWrite(Clients),
+    /// Bytes that went to disk for each byte of key and value, an average node's.
+    DiskBytesPerByte(Clients),
+    /// The longest time without an accepted write, around the leader's end.
+    KilledGap,
+    TerminatedGap,
+    PausedGap,
+    /// From the start of a node that missed writes until it has them.
+    CatchUp,
+    /// From the start of a node with many keys until it shows the newest.
+    StartFull,
     MemoryIdle,
     MemoryFilled,
     /// Cores, summed over the three servers.
@@ -99,14 +160,14 @@ mod tests {
     #[test]
     fn medians_and_spreads() {
         let mut samples = Samples::default();
-        assert_eq!(samples.median(Figure::Failover), None);
+        assert_eq!(samples.median(Figure::CatchUp), None);
         for value in [5.0, 1.0, 3.0] {
-            samples.add(Figure::Failover, value);
+            samples.add(Figure::CatchUp, value);
         }
-        assert_eq!(samples.median(Figure::Failover), Some(3.0));
-        samples.add(Figure::Failover, 4.0);
-        assert_eq!(samples.median(Figure::Failover), Some(3.5));
-        assert_eq!(samples.max(Figure::Failover), Some(5.0));
-        assert_eq!(samples.spread(Figure::Failover), Some(4.0 / 3.5));
+        assert_eq!(samples.median(Figure::CatchUp), Some(3.0));
+        samples.add(Figure::CatchUp, 4.0);
+        assert_eq!(samples.median(Figure::CatchUp), Some(3.5));
+        assert_eq!(samples.max(Figure::CatchUp), Some(5.0));
+        assert_eq!(samples.spread(Figure::CatchUp), Some(4.0 / 3.5));
     }
 }

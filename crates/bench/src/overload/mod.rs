@@ -22,9 +22,10 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::{Cluster, bellwether};
-use crate::probe::process::resident_bytes;
-use crate::target::Target;
-use crate::target::http::{Address, Body, HttpTarget, Link};
+use bellwether_load::probe::process::resident_bytes;
+use bellwether_load::target::Address;
+use bellwether_load::target::Target;
+use bellwether_load::target::http::{Body, HttpTarget, Link};
 use report::Report;
 use writers::{Seen, Writers};
 

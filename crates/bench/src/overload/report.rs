@@ -127,7 +127,7 @@ mod tests {
 
     use super::super::writers::Seen;
     use super::*;
-    use crate::probe::latencies;
+    use bellwether_load::probe::latencies;
 
     fn phase(accepted_us: u64, refusals: u64, most: u64, terms: (u64, u64)) -> Phase {
         refused_after(1000, accepted_us, refusals, most, terms)

@@ -13,8 +13,9 @@ use http::{Method, StatusCode};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::probe::latencies;
-use crate::target::http::{Address, Link};
+use bellwether_load::probe::latencies;
+use bellwether_load::target::Address;
+use bellwether_load::target::http::Link;
 
 /// A refused writer's pause: a tenth of what it is told to wait.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::latencies;
+use bellwether_load::probe::latencies;
 
 /// About one 256-byte value with its frame.
 const RECORD_BYTES: usize = 512;

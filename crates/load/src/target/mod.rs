@@ -1,15 +1,18 @@
-//! What a load can be put on: one trait, two systems.
+//! What a load can be put on: one trait, two protocols.
 //!
 //! A [`Target`] knows a cluster's addresses and hands out [`Session`]s, one a client. A
 //! session does one thing at a time and waits for the answer; how many of them share a
 //! connection is the target's affair, and told to it by the caller. Both implementations
 //! do the least their protocol needs, so that what is measured is the server.
 
+mod address;
 pub mod etcd;
 pub mod http;
 
 use anyhow::Result;
 use bytes::Bytes;
+
+pub use address::Address;
 
 /// Where a session's requests go.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +34,16 @@ pub enum Freshness {
     Linearizable,
 }
 
+/// What became of a compare-and-swap. Either way the reply tells the revision at which the
+/// key was last modified, 0 when it does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swap {
+    Done(u64),
+    /// Somebody else changed the key before.
+    Lost(u64),
+}
+
+#[expect(async_fn_in_trait, reason = "sessions stay on the thread that made them")]
 pub trait Target {
     type Session: Session + 'static;
 
@@ -44,6 +57,7 @@ pub trait Target {
     async fn sessions(&self, route: Route, clients: usize) -> Result<Vec<Self::Session>>;
 }
 
+#[expect(async_fn_in_trait, reason = "sessions stay on the thread that made them")]
 pub trait Session {
     /// Returns when the write is acknowledged; an error when that is not known.
     async fn put(&mut self, key: &str, value: &Bytes) -> Result<()>;
@@ -51,15 +65,27 @@ pub trait Session {
     /// Reads the whole value; says whether the key exists.
     async fn get(&mut self, key: &str, freshness: Freshness) -> Result<bool>;
 
+    /// Writes if the key was last modified at `seen`; 0: if it does not exist.
+    async fn swap(&mut self, key: &str, value: &Bytes, seen: u64) -> Result<Swap>;
+
+    /// Reads keys and values from `start` on, at most `limit`; says how many.
+    async fn range(&mut self, start: &str, limit: u32, freshness: Freshness) -> Result<usize>;
+
+    /// Renews a lease of this session's own.
+    async fn keep_alive(&mut self) -> Result<()>;
+
     /// After an error: whatever makes the next request likely to succeed.
     async fn recover(&mut self);
 }
 
-/// Which node a client's requests go to, for a target whose leader is known.
-fn node_of(route: Route, client: usize, nodes: usize, leader: usize) -> usize {
-    match route {
+/// The node for a route; the leader is looked for only where it matters.
+async fn node_for<T: Target>(target: &T, route: Route) -> Result<impl Fn(usize) -> usize + use<T>> {
+    let nodes = target.nodes();
+    // With one address the caller has chosen.
+    let leader = if matches!(route, Route::Leader) && nodes > 1 { target.leader().await? } else { 0 };
+    Ok(move |client: usize| match route {
         Route::Leader => leader,
         Route::Spread => client % nodes,
         Route::Node(node) => node,
-    }
+    })
 }

@@ -5,15 +5,21 @@ mod link;
 
 use std::rc::Rc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, StatusCode};
+use http::header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use super::{Freshness, Route, Session, Target, node_of};
+use super::{Address, Freshness, Route, Session, Swap, Target, node_for};
+pub use link::Link;
 use link::SharedLink;
-pub use link::{Address, Link};
+
+/// What this protocol can't do, and the mend.
+pub const NO_LEASES: &str =
+    "the HTTP API has no leases; name the same nodes with --etcd, they speak etcd's protocol, too";
 
 /// The nodes of one Bellwether cluster.
 #[derive(Clone)]
@@ -37,9 +43,7 @@ pub enum Body {
 impl HttpTarget {
     /// From `http://host:port`, one a node.
     pub fn new<S: AsRef<str>>(urls: &[S], body: Body, connections: Option<usize>) -> Result<Self> {
-        ensure!(!urls.is_empty(), "no URLs");
-        let nodes = urls.iter().map(|url| Address::parse(url.as_ref())).collect::<Result<_>>()?;
-        Ok(Self { nodes, body, connections })
+        Ok(Self { nodes: Address::parse_all(urls)?.into(), body, connections })
     }
 
     fn session(&self, address: Address, way: Way, follows_leader: bool) -> HttpSession {
@@ -60,9 +64,10 @@ impl HttpTarget {
     /// Whether this node says that it leads.
     async fn leads(&self, node: usize) -> Result<bool> {
         let mut session = self.lone_session(node, false).await?;
-        let (status, body) = session.send(Method::GET, "/status?limit=1", Bytes::new()).await?;
-        ensure!(status == StatusCode::OK, "/status said {status}");
-        let status: serde_json::Value = serde_json::from_slice(&body).context("/status is not JSON")?;
+        let reply = session.get_path("/status?limit=1").await?;
+        ensure!(reply.status() == StatusCode::OK, "/status said {}", reply.status());
+        let status: serde_json::Value =
+            serde_json::from_slice(reply.body()).context("/status is not JSON")?;
         Ok(status["role"] == "leader")
     }
 }
@@ -81,13 +86,12 @@ impl Target for HttpTarget {
                 return Ok(node);
             }
         }
-        bail!("no node says that it leads")
+        bail!("no node says that it leads; see whether all are named and a majority runs")
     }
 
     async fn sessions(&self, route: Route, clients: usize) -> Result<Vec<HttpSession>> {
         let follows_leader = matches!(route, Route::Leader);
-        let leader = if follows_leader { self.leader().await? } else { 0 };
-        let node = |number| node_of(route, number, self.nodes.len(), leader);
+        let node = node_for(self, route).await?;
         let mut sessions = Vec::with_capacity(clients);
         let Some(connections) = self.connections else {
             for client in 0..clients {
@@ -123,52 +127,76 @@ pub struct HttpSession {
 }
 
 impl HttpSession {
-    async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes)> {
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>> {
         let mut way = match self.way.take() {
             Some(way) => way,
             None => Way::Own(Box::new(Link::open(&self.address).await?)),
         };
-        let request = self.request(method, path, body)?;
         let reply = match &mut way {
             Way::Own(link) => link.exchange(request).await?,
             Way::Shared(link) => link.exchange(&self.address, request).await?,
         };
         self.way = Some(way);
-        Ok((reply.status(), reply.into_body()))
+        Ok(reply)
     }
 
-    fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>> {
-        let is_write = method == Method::PUT;
-        let mut request = self.address.request(method, path, body)?;
-        if is_write {
-            let kind = match self.target.body {
-                Body::Json => "application/json",
-                Body::Bytes => "application/octet-stream",
-            };
-            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        }
+    async fn get_path(&mut self, path: &str) -> Result<Response<Bytes>> {
+        self.send(self.address.request(Method::GET, path, Bytes::new())?).await
+    }
+
+    fn put_request(&self, key: &str, value: &Bytes) -> Result<Request<Full<Bytes>>> {
+        let mut request = self.address.request(Method::PUT, &format!("/key/{key}"), value.clone())?;
+        let kind = match self.target.body {
+            Body::Json => "application/json",
+            Body::Bytes => "application/octet-stream",
+        };
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         Ok(request)
     }
 }
 
 impl Session for HttpSession {
     async fn put(&mut self, key: &str, value: &Bytes) -> Result<()> {
-        let (status, body) = self.send(Method::PUT, &format!("/key/{key}"), value.clone()).await?;
-        ensure!(status == StatusCode::OK, "PUT: {status}: {}", String::from_utf8_lossy(&body));
-        Ok(())
+        let reply = self.send(self.put_request(key, value)?).await?;
+        if reply.status() == StatusCode::OK { Ok(()) } else { Err(unexpected("PUT", &reply)) }
     }
 
     async fn get(&mut self, key: &str, freshness: Freshness) -> Result<bool> {
-        let path = match freshness {
-            Freshness::Local => format!("/key/{key}"),
-            Freshness::Linearizable => format!("/key/{key}?consistency=linearizable"),
-        };
-        let (status, body) = self.send(Method::GET, &path, Bytes::new()).await?;
-        match status {
+        let reply = self.get_path(&format!("/key/{key}?{}", consistency(freshness))).await?;
+        match reply.status() {
             StatusCode::OK => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
-            _ => bail!("GET: {status}: {}", String::from_utf8_lossy(&body)),
+            _ => Err(unexpected("GET", &reply)),
         }
+    }
+
+    async fn swap(&mut self, key: &str, value: &Bytes, seen: u64) -> Result<Swap> {
+        let mut request = self.put_request(key, value)?;
+        let (name, condition) = match seen {
+            0 => (IF_NONE_MATCH, HeaderValue::from_static("*")),
+            revision => (IF_MATCH, HeaderValue::try_from(format!("\"{revision}\""))?),
+        };
+        request.headers_mut().insert(name, condition);
+        let reply = self.send(request).await?;
+        match reply.status() {
+            StatusCode::OK => Ok(Swap::Done(revision(reply.headers())?)),
+            StatusCode::PRECONDITION_FAILED => Ok(Swap::Lost(revision(reply.headers())?)),
+            _ => Err(unexpected("conditional PUT", &reply)),
+        }
+    }
+
+    async fn range(&mut self, start: &str, limit: u32, freshness: Freshness) -> Result<usize> {
+        let path = format!("/v1/keys?start={start}&limit={limit}&{}", consistency(freshness));
+        let reply = self.get_path(&path).await?;
+        if reply.status() != StatusCode::OK {
+            return Err(unexpected("range", &reply));
+        }
+        let page: Page = serde_json::from_slice(reply.body()).context("a range is not JSON")?;
+        Ok(page.keys.len())
+    }
+
+    async fn keep_alive(&mut self) -> Result<()> {
+        bail!(NO_LEASES)
     }
 
     async fn recover(&mut self) {
@@ -181,4 +209,27 @@ impl Session for HttpSession {
             self.way = None;
         }
     }
+}
+
+/// Of a range's reply: rows are only counted.
+#[derive(Deserialize)]
+struct Page {
+    keys: Vec<IgnoredAny>,
+}
+
+fn consistency(freshness: Freshness) -> &'static str {
+    match freshness {
+        Freshness::Local => "consistency=local",
+        Freshness::Linearizable => "consistency=linearizable",
+    }
+}
+
+/// The revision at which a key was last modified, 0 without one.
+fn revision(headers: &HeaderMap) -> Result<u64> {
+    let Some(tag) = headers.get(ETAG) else { return Ok(0) };
+    tag.to_str()?.trim_matches('"').parse().context("an ETag that is no revision")
+}
+
+fn unexpected(what: &str, reply: &Response<Bytes>) -> anyhow::Error {
+    anyhow!("{what}: {}: {}", reply.status(), String::from_utf8_lossy(reply.body()))
 }

@@ -8,10 +8,10 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use bytes::Bytes;
-use http::header::{HOST, HeaderValue};
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::header::HOST;
+use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -19,29 +19,13 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
+use crate::target::Address;
+
 /// What a shared connection may have under way in either direction: enough for 256 clients
 /// with small values, so that nobody waits for room.
 const WINDOW_BYTES: u32 = 4 << 20;
 
-/// Where one node is.
-#[derive(Clone)]
-pub struct Address {
-    /// `host:port`
-    authority: Authority,
-    header: HeaderValue,
-}
-
 impl Address {
-    pub fn parse(url: &str) -> Result<Self> {
-        let uri: Uri = url.trim().parse().with_context(|| format!("{url} is not a URL"))?;
-        ensure!(uri.scheme_str() == Some("http"), "{url}: only http:// is spoken here");
-        let authority = uri.authority().with_context(|| format!("{url} names no host"))?.clone();
-        ensure!(uri.port_u16().is_some(), "{url} names no port");
-        let header =
-            HeaderValue::from_str(authority.as_str()).with_context(|| format!("{url} as a header"))?;
-        Ok(Self { authority, header })
-    }
-
     /// A request to this node, as HTTP/1.1 writes it.
     pub fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>> {
         let mut request = Request::new(Full::new(body));
@@ -49,14 +33,6 @@ impl Address {
         *request.uri_mut() = Uri::from(PathAndQuery::try_from(path).context("a path")?);
         request.headers_mut().insert(HOST, self.header.clone());
         Ok(request)
-    }
-
-    async fn connect(&self) -> Result<TokioIo<TcpStream>> {
-        let authority = self.authority.as_str();
-        let stream =
-            TcpStream::connect(authority).await.with_context(|| format!("connecting to {authority}"))?;
-        stream.set_nodelay(true)?;
-        Ok(TokioIo::new(stream))
     }
 }
 
@@ -68,7 +44,7 @@ pub struct Link {
 
 impl Link {
     pub async fn open(address: &Address) -> Result<Self> {
-        let (sender, connection) = http1::handshake(address.connect().await?).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(address.connect().await?)).await?;
         Ok(Self { sender, connection })
     }
 
@@ -105,7 +81,7 @@ impl SharedLink {
         let handshake = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
-            .handshake(address.connect().await?);
+            .handshake(TokioIo::new(address.connect().await?));
         let (sender, connection) = handshake.await?;
         // It ends with the last client; an error is what the clients hear, too.
         tokio::spawn(connection);
@@ -131,17 +107,4 @@ impl SharedLink {
 async fn whole(reply: Response<Incoming>) -> hyper::Result<Response<Bytes>> {
     let (head, body) = reply.into_parts();
     Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_http_urls_with_a_port() {
-        assert_eq!(Address::parse(" http://127.0.0.1:4001/").expect("fine").authority, "127.0.0.1:4001");
-        for bad in ["https://a:1", "http://a", "a:1", ""] {
-            assert!(Address::parse(bad).is_err(), "{bad}");
-        }
-    }
 }

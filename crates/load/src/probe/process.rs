@@ -43,15 +43,26 @@ fn ticks(stat: &str) -> Option<u64> {
 
 /// The memory that a process keeps in RAM now (`VmRSS`), in bytes.
 pub fn resident_bytes(pid: u32) -> Result<u64> {
-    let path = format!("/proc/{pid}/status");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    resident(&text).with_context(|| format!("{path} has another form"))
+    let kib = field(pid, "status", |text| named(text, "VmRSS:")?.strip_suffix("kB"))?;
+    Ok(kib * 1024)
 }
 
-fn resident(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
+/// The bytes that a process has had written to disk since it began.
+pub fn written_bytes(pid: u32) -> Result<u64> {
+    field(pid, "io", |text| named(text, "write_bytes:"))
+}
+
+/// One number in one of a process's files.
+fn field(pid: u32, file: &str, find: fn(&str) -> Option<&str>) -> Result<u64> {
+    let path = format!("/proc/{pid}/{file}");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let found = find(&text).and_then(|number| number.trim().parse().ok());
+    found.with_context(|| format!("{path} has another form"))
+}
+
+/// What follows this name in a line of its own.
+fn named<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
 
 #[cfg(test)]
@@ -66,9 +77,10 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_in_bytes() {
-        assert_eq!(resident("Name:\tx\nVmRSS:\t    2048 kB\nVmData:\t 1 kB\n"), Some(2 * 1024 * 1024));
-        assert_eq!(resident("Name:\tx\n"), None);
+    fn values_are_found_by_the_whole_name() {
+        let io = "write_bytes: 4096\ncancelled_write_bytes: 7\n";
+        assert_eq!(named(io, "write_bytes:"), Some("4096"));
+        assert_eq!(named("Name:\tx\n", "VmRSS:"), None);
     }
 
     #[test]
@@ -79,5 +91,6 @@ mod tests {
             sum = (0..100_000u64).fold(sum, |sum, number| sum ^ std::hint::black_box(number));
         }
         assert!(resident_bytes(std::process::id()).expect("/proc") > 100_000, "{sum}");
+        written_bytes(std::process::id()).expect("/proc");
     }
 }

@@ -1,0 +1,92 @@
+//! The loads of one round: each job by so many clients, over one protocol.
+
+use anyhow::{Context, Result, ensure};
+use bellwether_load::target::Target;
+use bellwether_load::target::etcd::EtcdTarget;
+use bellwether_load::{self as load, Outcome, watch};
+
+use super::Plan;
+use super::samples::{Clients, Figure, Job, Samples, Way};
+use super::spent::Spent;
+use crate::cluster::{Cluster, NODES};
+
+/// Of all operations in a window. More means that something other than speed was measured.
+const MOST_ERRORS: f64 = 0.01;
+
+/// `ways` are how the clients can be connected: writes by many of them are measured in each,
+/// and the faster counts; the first serves everything else.
+pub async fn run<T: Target>(
+    cluster: &Cluster,
+    ways: [(Way, &T); 2],
+    plan: &Plan,
+    to: &mut Samples,
+) -> Result<()> {
+    let [(_, target), _] = ways;
+    writes(cluster, &ways[..1], Clients::One, plan, to).await?;
+    for clients in [Clients::Many, Clients::Most] {
+        writes(cluster, &ways, clients, plan, to).await?;
+    }
+    let jobs = [
+        (Job::LocalGet, Clients::One),
+        (Job::LocalGet, Clients::Many),
+        (Job::Get, Clients::Many),
+        (Job::Mixed, Clients::Many),
+        (Job::Swap, Clients::Many),
+    ];
+    for (job, clients) in jobs {
+        let load = job.load(clients, plan);
+        let outcome = load::run(target, &load, &cluster.pids(), &title(job, clients)).await?;
+        record(to, job, clients, &outcome)?;
+    }
+    Ok(())
+}
+
+async fn writes<T: Target>(
+    cluster: &Cluster,
+    ways: &[(Way, &T)],
+    clients: Clients,
+    plan: &Plan,
+    to: &mut Samples,
+) -> Result<()> {
+    let mut best: Option<(Outcome, Spent, Spent)> = None;
+    for (way, target) in ways {
+        let before = Spent::now(cluster).await?;
+        let load = Job::Put.load(clients, plan);
+        let outcome = load::run(*target, &load, &cluster.pids(), &title(Job::Put, clients)).await?;
+        let after = Spent::now(cluster).await?;
+        to.add(Figure::PutsByWay(clients, *way), outcome.per_second);
+        if best.as_ref().is_none_or(|(best, ..)| outcome.per_second > best.per_second) {
+            best = Some((outcome, before, after));
+        }
+    }
+    let (outcome, before, after) = best.context("nothing measured")?;
+    after.record(&before, clients, plan.value_bytes, to, NODES);
+    record(to, Job::Put, clients, &outcome)
+}
+
+/// Events to watchers, which only etcd's protocol has.
+pub async fn events(cluster: &Cluster, target: &EtcdTarget, plan: &Plan, to: &mut Samples) -> Result<()> {
+    let (job, clients) = (Job::Watch, Clients::Many);
+    let load = job.load(clients, plan);
+    let outcome = watch::run(target, &load, &cluster.pids(), &title(job, clients)).await?;
+    record(to, job, clients, &outcome)
+}
+
+fn title(job: Job, clients: Clients) -> String {
+    format!("{job:?}, clients: {}", clients.count())
+}
+
+fn record(to: &mut Samples, job: Job, clients: Clients, outcome: &Outcome) -> Result<()> {
+    let errors = outcome.errors as f64;
+    let first = outcome.first_error.as_deref().unwrap_or_default();
+    let bearable = errors <= MOST_ERRORS * outcome.operations as f64;
+    ensure!(bearable, "{}: {errors} errors, such as: {first}", title(job, clients));
+    to.add(Figure::Rate(job, clients), outcome.per_second);
+    to.add(Figure::P50(job, clients), outcome.p50_us as f64 / 1000.0);
+    to.add(Figure::P99(job, clients), outcome.p99_us as f64 / 1000.0);
+    to.add(Figure::ClientCpu(job, clients), outcome.client_cpu_per_1000);
+    if let Some(cpu) = outcome.server_cpu_per_1000 {
+        to.add(Figure::ServerCpu(job, clients), cpu);
+    }
+    Ok(())
+}

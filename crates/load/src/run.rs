@@ -1,0 +1,62 @@
+//! Puts a load on a target, and fills a store before.
+//!
+//! All clients run as tasks of one thread and count into one tally. They run through a
+//! warm-up first; then the window opens: counts, latencies and the processors' time of the
+//! servers and of this process are taken between its two ends, and only what *ends* inside
+//! it counts.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use anyhow::{Context, Result};
+use tokio::task::LocalSet;
+
+use crate::client::{Client, Shared};
+use crate::keys::{Values, write_key};
+use crate::load::Load;
+use crate::outcome::Outcome;
+use crate::target::{Route, Session, Target};
+use crate::window::measure;
+
+/// Runs the load and measures; `servers` are the process ids whose time and memory count.
+pub async fn run<T: Target>(target: &T, load: &Load, servers: &[u32], title: &str) -> Result<Outcome> {
+    let sessions = target.sessions(load.workload.route(), load.clients).await?;
+    let shared = Shared::new(load)?;
+    let clients = LocalSet::new();
+    for (number, session) in sessions.into_iter().enumerate() {
+        clients.spawn_local(Client::new(session, shared.clone(), number)?.run());
+    }
+    let measured = clients.run_until(measure(load, servers, title, &shared.tally)).await?;
+    let outcome = Outcome::new(load, &shared.tally, &measured);
+    // The clients notice at their next answer; one that never gets it is dropped.
+    drop(clients);
+    Ok(outcome)
+}
+
+/// Writes every key once, with this many clients.
+pub async fn fill<T: Target>(target: &T, keys: u64, value_bytes: usize, clients: usize) -> Result<()> {
+    let values = Rc::new(Values::new(value_bytes, keys));
+    let next = Rc::new(Cell::new(0));
+    let tasks = LocalSet::new();
+    let mut running = Vec::new();
+    for mut session in target.sessions(Route::Leader, clients).await? {
+        let (next, values) = (next.clone(), values.clone());
+        running.push(tasks.spawn_local(async move {
+            let mut key = String::new();
+            while next.get() < keys {
+                let number = next.replace(next.get() + 1);
+                write_key(&mut key, number);
+                session.put(&key, values.get(number)).await?;
+            }
+            anyhow::Ok(())
+        }));
+    }
+    tasks.await;
+    for task in running {
+        task.await.context("a client panicked")?.context("filling the store")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
