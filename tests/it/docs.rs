@@ -180,7 +180,11 @@ fn may_be_repeated(command: &str) -> bool {
     harmless.iter().any(|start| command.starts_with(start)) && !command.contains(" -X ")
 }
 
+/// Each page has a cluster and a load of its own: enough for two processors at a time.
+static ONE_PAGE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 async fn run_page(page: &str) {
+    let _turn = ONE_PAGE.lock().await;
     let up = Up::start().await;
     for step in steps(page) {
         let told = |why: String| format!("{}: {}\n{why}", step.place, step.command);
