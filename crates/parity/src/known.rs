@@ -66,7 +66,8 @@ pub const KNOWN: &[Known] = &[
         }],
     },
     Known {
-        what: "A watch that the server has cancelled is gone: cancelling it is not answered.",
+        what: "A watch that the server has cancelled is gone: cancelling it is not answered, and its id may be given out \
+               again.",
         why: "etcd 3.5.1 keeps it, and says `canceled` a second time.",
         rewrites: &[],
     },
