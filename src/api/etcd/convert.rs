@@ -20,7 +20,9 @@ pub fn range(request: RangeRequest) -> log::Range {
     const NONE_REACHES: Revision = 1;
     let at_least = |bound: i64| u64::try_from(bound).unwrap_or(0);
     let at_most = |bound: i64| u64::try_from(bound).unwrap_or(NONE_REACHES);
-    let sort = sort(request.sort_order(), request.sort_target());
+    // An order that etcd does not know leaves all as it is, by key.
+    let order = SortOrder::try_from(request.sort_order).ok();
+    let sort = order.and_then(|order| sort(order, request.sort_target()));
     log::Range {
         key: request.key,
         range_end: request.range_end,
