@@ -39,8 +39,7 @@ containers:
 
 # Random sequences of requests to Bellwether and to a real etcd, every reply compared.
 etcd-diff N="2000":
-    tests/etcd/run fetch
-    cargo build -p bellwether -p bellwether-parity
+    tests/etcd/run prepare
     target/debug/bellwether-parity diff --sequences {{N}}
 
 # The same in short, tours with etcdctl, and two client libraries while a leader is killed.

@@ -163,3 +163,54 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.log.purge(from_raft_id(upto)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::env::Workers;
+    use crate::env::fake_disk::FakeDisk;
+    use crate::storage::log::{Entry, EntryKind, LogOptions};
+
+    const PURGED_UPTO: u64 = 4;
+    const END: u64 = 10;
+
+    fn id(index: u64) -> LogId {
+        LogId { term: 1, index }
+    }
+
+    /// A log of `END` entries whose first are purged.
+    async fn purged_log() -> Log {
+        let workers = Workers::Tasks { delay: || Duration::ZERO };
+        let options = LogOptions { segment_bytes: 64 * 1024, cache_bytes: 1024, reserve_bytes: 0 };
+        let log = Log::open(Arc::new(FakeDisk::default()), &workers, options, Arc::default()).expect("a log");
+        let entry = |index| Entry { id: id(index), kind: EntryKind::Blank, payload: Bytes::new() };
+        log.append((0..END).map(entry).collect(), Box::new(drop)).expect("an append");
+        log.flush().await.expect("a flush");
+        log.purge(id(PURGED_UPTO)).await.expect("a purge");
+        log
+    }
+
+    /// What the reader gives for entries from `start` on.
+    async fn sent_from(start: u64) -> Vec<u64> {
+        let entries = LogStore::new(purged_log().await).limited_get_log_entries(start, END).await;
+        entries.expect("a sound log").iter().map(|entry| entry.log_id.index).collect()
+    }
+
+    #[tokio::test]
+    async fn entries_after_purged_ones_are_not_sent_as_if_they_followed_directly() {
+        let held: Vec<u64> = (PURGED_UPTO + 1..END).collect();
+        for purged in 0..=PURGED_UPTO {
+            assert_eq!(sent_from(purged).await, [0; 0], "from {purged} on");
+            // The log itself gives what it has.
+            let read = purged_log().await.read(purged..END, usize::MAX).expect("a sound log");
+            assert_eq!(read.iter().map(|entry| entry.id.index).collect::<Vec<_>>(), held);
+        }
+        assert_eq!(sent_from(PURGED_UPTO + 1).await, held);
+        assert_eq!(sent_from(END).await, [0; 0]);
+    }
+}

@@ -9,7 +9,7 @@ use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::consensus::network::faults::{Link, through};
+use crate::consensus::network::faults::{LINK_IS_CUT, Link, through};
 use crate::consensus::network::pool::{Lane, PeerRefusal};
 use crate::consensus::network::{MAX_MESSAGE_BYTES, RefusalKind, refusal};
 use crate::proto::peer as pb;
@@ -51,6 +51,14 @@ impl Admitted {
         let answer = answering.await;
         link.send.carry(Lane::Control).await;
         answer.map(Response::new)
+    }
+
+    /// Answers a transfer, which fails when the link is cut: one that just stood still would be
+    /// waited for, and nothing else sent, long after the link is whole again.
+    async fn answer_transfer<T>(&self, answering: impl Future<Output = Result<T, Status>>) -> Reply<T> {
+        let Some(link) = &self.link else { return answering.await.map(Response::new) };
+        let answer = link.carry_transfer(answering).await;
+        answer.ok_or_else(|| Status::unavailable(LINK_IS_CUT))?.map(Response::new)
     }
 }
 
@@ -199,7 +207,7 @@ impl Peer for PeerService {
             return Err(Status::invalid_argument("a snapshot without its header"));
         };
         let admitted = self.node.shared.admit(header.header).await?;
-        admitted.answer(admitted.running.consensus.server().install_snapshot(header, parts)).await
+        admitted.answer_transfer(admitted.running.consensus.server().install_snapshot(header, parts)).await
     }
 
     async fn read_index(&self, request: Request<pb::ReadIndexRequest>) -> Reply<pb::ReadIndexReply> {

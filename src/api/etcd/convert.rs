@@ -20,7 +20,9 @@ pub fn range(request: RangeRequest) -> log::Range {
     const NONE_REACHES: Revision = 1;
     let at_least = |bound: i64| u64::try_from(bound).unwrap_or(0);
     let at_most = |bound: i64| u64::try_from(bound).unwrap_or(NONE_REACHES);
-    let sort = sort(request.sort_order(), request.sort_target());
+    // An order that etcd does not know leaves all as it is, by key.
+    let order = SortOrder::try_from(request.sort_order).ok();
+    let sort = order.and_then(|order| sort(order, request.sort_target()));
     log::Range {
         key: request.key,
         range_end: request.range_end,
@@ -43,7 +45,8 @@ fn range_in_txn(request: RangeRequest) -> log::Range {
     if before_all { log::Range { revision: Some(0), ..range } } else { range }
 }
 
-/// Without an order but with a target, etcd cuts at the limit by key and sorts the rest.
+/// Without an order but with a target, etcd cuts one above the limit by key, sorts the rest,
+/// and cuts that.
 fn sort(order: SortOrder, target: SortTarget) -> Option<log::Sort> {
     let by = match target {
         SortTarget::Key => By::Key,
@@ -89,13 +92,15 @@ fn op(op: RequestOp) -> log::TxnOp {
 }
 
 /// What is compared is the target's affair; a value of another kind counts as none. Kinds
-/// that etcd does not know it answers all the same: an unknown result holds always, an
-/// unknown target is equal to anything.
+/// that etcd does not know it answers all the same: an unknown result holds always, but for
+/// the value of a key that is not there; an unknown target is equal to anything.
 fn compare(compare: Compare) -> log::Compare {
     let (result, target) = (CompareResult::try_from(compare.result), CompareTarget::try_from(compare.target));
     let (comparison, with) = match (result, target) {
         (Ok(_), Ok(_)) => known(&compare),
         (Ok(result), Err(_)) => constant(result == CompareResult::Equal),
+        // Whatever is there has a version.
+        (Err(_), Ok(CompareTarget::Value)) => (Comparison::NotEqual, With::Version(0)),
         (Err(_), _) => constant(true),
     };
     log::Compare {

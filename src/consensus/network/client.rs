@@ -22,11 +22,12 @@ use crate::types::MemberId;
 
 use super::super::state_machine::SnapshotData;
 use super::super::types::{
-    Member, RaftLogId, RaftSnapshot, RaftVote, TypeConfig, encode_membership, entry_to_pb, from_raft_id,
-    log_id_from_pb, log_id_to_pb, vote_from_pb, vote_to_pb,
+    Member, RaftLogId, RaftSnapshot, RaftVote, TypeConfig, entry_to_pb, from_raft_id, log_id_from_pb,
+    log_id_to_pb, vote_from_pb, vote_to_pb,
 };
 use super::faults::through;
 use super::pool::{Client, Lane, Peer, PeerPool};
+use super::snapshot;
 
 type RpcError = RPCError<TypeConfig>;
 type AppendRequest = AppendEntriesRequest<TypeConfig>;
@@ -38,10 +39,6 @@ type AppendResult = Result<StreamAppendResult<TypeConfig>, RpcError>;
 const PROGRESS_CHECK: Duration = Duration::from_millis(700);
 /// How long the news of a commit waits for entries to travel with.
 const COMMIT_NEWS_DELAY: Duration = Duration::from_millis(1);
-/// A whole snapshot, sent and installed.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
-/// The format of the snapshot stream's header.
-pub const SNAPSHOT_FORMAT: u32 = 1;
 
 #[derive(Clone)]
 pub struct NetworkFactory {
@@ -260,56 +257,6 @@ where
     }
 }
 
-/// The image as the wire carries it; an error ends the stream and thereby the call.
-fn snapshot_parts(
-    header: pb::SnapshotHeader,
-    snapshot: SnapshotData,
-    failure: Arc<parking_lot::Mutex<Option<String>>>,
-) -> impl Stream<Item = pb::SnapshotPart> + Send + 'static {
-    async_stream::stream! {
-        yield pb::SnapshotPart { part: Some(pb::snapshot_part::Part::Header(header)) };
-        let SnapshotData::Image(mut image) = snapshot else {
-            *failure.lock() = Some("a received snapshot cannot be passed on".to_owned());
-            return;
-        };
-        loop {
-            match image.next_chunk() {
-                Ok(Some(chunk)) => yield pb::SnapshotPart { part: Some(pb::snapshot_part::Part::Chunk(chunk)) },
-                Ok(None) => return,
-                Err(error) => { *failure.lock() = Some(error.to_string()); return }
-            }
-        }
-    }
-}
-
-async fn send_snapshot(peer: Arc<Peer>, vote: RaftVote, snapshot: RaftSnapshot) -> Result<RaftVote, String> {
-    peer.may_fill()?;
-    let membership = &snapshot.meta.last_membership;
-    let header = pb::SnapshotHeader {
-        header: Some(peer.header()),
-        format: SNAPSHOT_FORMAT,
-        vote: Some(vote_to_pb(&vote)),
-        last: snapshot.meta.last_log_id.map(log_id_to_pb),
-        membership_at: membership.log_id().map(log_id_to_pb),
-        membership: Some(encode_membership(membership.membership())),
-    };
-    tracing::info!(to = %peer.url(), upto = ?snapshot.meta.last_log_id.map(|id| id.index), "sending a snapshot");
-    if peer.link().is_some_and(|link| link.send.is_cut()) {
-        return Err("the link is cut".to_owned());
-    }
-    let failure = Arc::default();
-    let parts = snapshot_parts(header, snapshot.snapshot, Arc::clone(&failure));
-    let mut client = peer.client(Lane::Bulk).await?;
-    let reply = match client.install_snapshot(parts).await {
-        Ok(response) => response.into_inner(),
-        Err(status) => return Err(peer.failed(Lane::Bulk, &status).await),
-    };
-    if let Some(why) = failure.lock().take() {
-        return Err(why);
-    }
-    vote_from_pb(reply.vote).map_err(|error| error.to_string())
-}
-
 impl RaftNetworkV2<TypeConfig> for PeerNetwork {
     type SnapshotData = SnapshotData;
 
@@ -373,17 +320,11 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let sending =
-            tokio::time::timeout(SNAPSHOT_TIMEOUT, send_snapshot(self.peer.clone(), vote, snapshot));
         tokio::select! { biased;
             closed = cancel => Err(closed.into()),
-            sent = sending => match sent {
-                Ok(Ok(vote)) => Ok(SnapshotResponse::new(vote)),
-                Ok(Err(why)) => Err(Unreachable::from_string(why).into()),
-                Err(_) => {
-                    self.peer.hang_up(Lane::Bulk).await;
-                    Err(NetworkError::from_string("the snapshot took too long").into())
-                }
+            sent = snapshot::send(&self.peer, vote, snapshot) => match sent {
+                Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                Err(why) => Err(Unreachable::from_string(why).into()),
             },
         }
     }

@@ -6,8 +6,7 @@
 //! never gets its answer. Delays are for replication alone, as on a link that is slow
 //! but alive: heartbeats and votes pass at once.
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::env::random::rng;
@@ -28,6 +28,9 @@ use super::pool::Lane;
 const MAX_UNDER_WAY: usize = 4096;
 /// A message out of order lets others overtake it for so long.
 const REORDER_BY: Duration = Duration::from_millis(30);
+
+/// Why a transfer was broken off.
+pub const LINK_IS_CUT: &str = "the link is cut";
 
 /// What happens to messages that go one way.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -77,16 +80,20 @@ struct WayState {
 }
 
 /// One direction of a link.
-pub struct Way(Mutex<WayState>);
+pub struct Way {
+    state: Mutex<WayState>,
+    changed: Notify,
+}
 
 impl Way {
     fn new(rules: Rules) -> Self {
         let random = SmallRng::seed_from_u64(rng().random());
-        Self(Mutex::new(WayState { rules, counts: Counts::default(), random }))
+        let state = WayState { rules, counts: Counts::default(), random };
+        Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
     pub fn rules(&self) -> Rules {
-        self.0.lock().rules
+        self.state.lock().rules
     }
 
     pub fn is_cut(&self) -> bool {
@@ -94,21 +101,35 @@ impl Way {
     }
 
     pub fn counts(&self) -> Counts {
-        self.0.lock().counts
+        self.state.lock().counts
     }
 
     /// With a seed the same messages meet the same fates again.
     pub fn set(&self, rules: Rules, seed: Option<u64>) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.rules = rules;
         if let Some(seed) = seed {
             state.random = SmallRng::seed_from_u64(seed);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Returns once nothing passes, and counts what that breaks off.
+    async fn until_cut(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.is_cut() {
+                self.state.lock().counts.cut += 1;
+                return;
+            }
+            changed.await;
         }
     }
 
     /// How long the next message takes; `None`: it never arrives.
     fn fate(&self, lane: Lane) -> Option<Duration> {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let rules = state.rules;
         if rules.cut {
             state.counts.cut += 1;
@@ -133,7 +154,7 @@ impl Way {
 
     /// Whether the next message comes twice.
     pub fn doubles(&self) -> bool {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let chance = state.rules.duplicate;
         let doubles = state.strikes(chance);
         state.counts.duplicated += u64::from(doubles);
@@ -166,6 +187,16 @@ impl Link {
     /// By how much an answer to a replication message comes later.
     pub fn delay(&self) -> Duration {
         self.send.rules().delay + self.receive.rules().delay
+    }
+
+    /// Lets a long transfer through, or breaks it off when either way is cut, as TCP does when
+    /// its pings stay unanswered: `None`. What is lost of it, TCP sends again.
+    pub async fn carry_transfer<T>(&self, transfer: impl Future<Output = T>) -> Option<T> {
+        tokio::select! { biased;
+            () = self.send.until_cut() => None,
+            () = self.receive.until_cut() => None,
+            done = transfer => Some(done),
+        }
     }
 }
 
@@ -280,6 +311,24 @@ mod tests {
         let cut = way(Rules { cut: true, ..Rules::default() });
         let waited = tokio::time::timeout(Duration::from_secs(60), cut.carry(Lane::Control)).await;
         assert!(waited.is_err() && cut.counts().cut == 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cut_of_either_way_breaks_off_a_transfer_before_and_while_it_runs() {
+        let peer = MemberName::parse("b").expect("a name");
+        let link = Faults::possible(Duration::ZERO).link(&peer).expect("a link");
+        let cut = Rules { cut: true, ..Rules::default() };
+        assert_eq!(link.carry_transfer(async { 1 }).await, Some(1));
+        for way in [&link.send, &link.receive] {
+            way.set(Rules { loss: 1.0, ..Rules::default() }, None);
+            assert_eq!(link.carry_transfer(async { 2 }).await, Some(2));
+            let cutting = async { way.set(cut, None) };
+            let (broken, ()) = tokio::join!(link.carry_transfer(std::future::pending::<()>()), cutting);
+            assert_eq!(broken, None);
+            assert_eq!(link.carry_transfer(async { 3 }).await, None);
+            assert_eq!(way.counts().cut, 2);
+            way.set(Rules::default(), None);
+        }
     }
 
     #[tokio::test(start_paused = true)]

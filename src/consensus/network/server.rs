@@ -21,7 +21,7 @@ use super::super::types::{
     log_id_from_pb, log_id_to_pb, to_raft_id, vote_from_pb, vote_to_pb,
 };
 use super::super::voice::Voice;
-use super::client::SNAPSHOT_FORMAT;
+use super::snapshot::SNAPSHOT_FORMAT;
 
 /// The engine's ears.
 #[derive(Clone)]

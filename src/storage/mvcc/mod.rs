@@ -236,8 +236,8 @@ impl Store {
         self.inner.shared.history(after, limit)
     }
 
-    /// What these changes replaced: nothing when one made its key, or when what it replaced
-    /// is compacted by now.
+    /// What was there before these changes' revisions: nothing when the key was not, or when
+    /// that is compacted by now.
     pub fn replaced(&self, rows: &[&HistoryRow]) -> Result<Vec<Option<KeyValue>>, ReadError> {
         Ok(self.inner.shared.replaced(rows)?)
     }

@@ -75,20 +75,44 @@ impl Shared {
         Ok(HistoryPage { rows: page.rows, upto: revision.max(after) })
     }
 
-    /// What each of these rows replaced: nothing when it made the key, or when that is
-    /// compacted by now.
+    /// What was there before each of these rows' revisions: nothing when the key was not, or
+    /// when that is compacted by now.
     pub fn replaced(&self, rows: &[&HistoryRow]) -> io::Result<Vec<Option<KeyValue>>> {
         let (found, view) = {
             let state = self.state.read();
-            let readable = |row: &HistoryRow| row.change.revision() > state.compacted;
-            let find = |row: &&HistoryRow| {
-                let id = row.replaced.filter(|_| readable(row))?;
-                Some(Found::at(&state, id))
-            };
-            (rows.iter().map(find).collect::<Vec<_>>(), state.view.clone())
+            let found: Vec<Option<Found>> = rows.iter().map(|row| find_replaced(&state, row)).collect();
+            (found, state.view.clone())
         };
-        found.into_iter().map(|found| found.map(|found| found.read(&view, false)).transpose()).collect()
+        let read = |(row, found): (&&HistoryRow, Option<Found>)| match found {
+            Some(Found::InTable(id)) => {
+                let before = before_revision(&view, row.change.revision(), id)?;
+                before.map(|id| Found::InTable(id).read(&view, false)).transpose()
+            }
+            found => found.map(|found| found.read(&view, false)).transpose(),
+        };
+        rows.iter().zip(found).map(read).collect()
     }
+}
+
+/// As far as the tail knows it; a transaction's rows are all there, or all in the table.
+fn find_replaced(state: &State, row: &HistoryRow) -> Option<Found> {
+    let revision = row.change.revision();
+    let mut id = row.replaced.filter(|_| revision > state.compacted)?;
+    while id.revision == revision
+        && let Some(earlier) = state.tail.get(id)
+    {
+        id = earlier.previous?;
+    }
+    Some(Found::at(state, id))
+}
+
+/// The same for the table.
+fn before_revision(view: &View, revision: Revision, id: RowId) -> io::Result<Option<RowId>> {
+    let mut before = Some(id);
+    while let Some(id) = before.filter(|id| id.revision == revision) {
+        before = view.row(id, |row| row.previous)?;
+    }
+    Ok(before)
 }
 
 /// The tail's rows after a revision, up to and with the one that surely overfills a page.

@@ -54,6 +54,7 @@ impl Selection {
             _ if query.count_only => 0,
             0 => usize::MAX,
             _ if looks_at_all(query) => usize::MAX,
+            limit if sorts_after_limit(query) => limit.saturating_add(1),
             limit => limit,
         };
         let known = known_count(state, query);
@@ -83,6 +84,12 @@ impl Selection {
 fn looks_at_all(query: &RangeQuery) -> bool {
     let sorted_first = query.sort.is_some_and(|sort| !sort.after_limit && !sort.is_by_index());
     sorted_first || query.bounds != RevisionBounds::default()
+}
+
+/// What is sorted then is one more than the limit, as in etcd, which fetches it to see whether
+/// there is more.
+fn sorts_after_limit(query: &RangeQuery) -> bool {
+    query.sort.is_some_and(|sort| sort.after_limit)
 }
 
 /// How many keys the query will find, when that is known without looking at each: a page

@@ -169,7 +169,7 @@ pub struct RevisionBounds {
 pub struct Sort {
     pub by: SortBy,
     pub descending: bool,
-    /// Cut at the limit first, by key, and sort what is left.
+    /// Cut one above the limit first, by key, then sort, then cut at the limit.
     pub after_limit: bool,
 }
 

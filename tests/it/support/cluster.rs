@@ -90,6 +90,12 @@ impl Cluster {
         self.dir.path().join(format!("{name}.log"))
     }
 
+    /// Whether the node has said this.
+    pub fn told(&self, i: usize, what: &str) -> bool {
+        let log = std::fs::read_to_string(self.log_path(self.name(i)));
+        log.expect("a started node has a log").contains(what)
+    }
+
     /// The chapter's environment of one node; the test may change it before it starts one.
     pub fn env_of(&self, i: usize) -> Vec<(String, String)> {
         let peers: Vec<_> = (0..self.len()).filter(|j| *j != i).map(|j| self.url(j)).collect();

@@ -101,6 +101,8 @@ pub struct WatchStream {
     told: BTreeMap<i64, Watched>,
     /// Ended by the server. What a client that goes on with them hears is known to differ.
     ended: BTreeSet<i64>,
+    /// A watch from the past has an id that the client chose: the server may have ended it.
+    chosen_may_have_ended: bool,
 }
 
 impl WatchStream {
@@ -126,6 +128,7 @@ impl WatchStream {
             live: BTreeMap::new(),
             told: BTreeMap::new(),
             ended: BTreeSet::new(),
+            chosen_may_have_ended: false,
         };
         let control = stream.until_fence(&first).await?;
         Ok((stream, control))
@@ -175,10 +178,11 @@ impl WatchStream {
 
     fn is_about_an_ended_one(&self, request: &WatchRequest) -> bool {
         match &request.request_union {
-            // 0 lets the server choose.
-            Some(WatchUnion::CreateRequest(create)) => {
-                create.watch_id != 0 && self.ended.contains(&create.watch_id)
-            }
+            // 0 lets the server choose, which may be one that the client chose before.
+            Some(WatchUnion::CreateRequest(create)) => match create.watch_id {
+                0 => self.chosen_may_have_ended,
+                id => self.ended.contains(&id),
+            },
             Some(WatchUnion::CancelRequest(cancel)) => self.ended.contains(&cancel.watch_id),
             _ => false,
         }
@@ -229,6 +233,7 @@ impl WatchStream {
         for reply in control {
             match &request.request_union {
                 Some(WatchUnion::CreateRequest(create)) if reply.created && !reply.canceled => {
+                    self.chosen_may_have_ended |= create.watch_id != 0 && create.start_revision != 0;
                     self.live.insert(reply.watch_id, Live { request: create.clone() });
                 }
                 // One that was never created has the id that stands for none.

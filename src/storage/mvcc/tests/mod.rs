@@ -7,6 +7,7 @@ mod marks;
 mod model;
 mod properties;
 mod snapshots;
+mod transactions;
 
 use std::sync::Arc;
 use std::time::Duration;

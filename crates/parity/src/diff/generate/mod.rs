@@ -36,13 +36,15 @@ pub struct Generator {
     watching: bool,
     /// Where a compaction was asked for; no watch begins there, for such are known to differ.
     compacted: Vec<i64>,
+    /// The transaction that is made has deleted all keys from one on.
+    deleted_the_rest: bool,
 }
 
 /// The sequence of a seed, always the same.
 pub fn sequence(seed: u64) -> Sequence {
     let mut rng = SmallRng::seed_from_u64(seed);
     let watching = rng.random_ratio(1, WATCHING);
-    let mut generator = Generator { rng, watching, compacted: vec![BASE] };
+    let mut generator = Generator { rng, watching, compacted: vec![BASE], deleted_the_rest: false };
     let length = generator.rng.random_range(LEAST_OPS..=MOST_OPS);
     let mut ops = Vec::new();
     while ops.len() < length {
