@@ -61,6 +61,10 @@ pub struct Compare {
     #[arg(long)]
     quick: bool,
 
+    /// How often each system has its turn: 3 times, with --quick once
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
+
     /// Print every sample as one JSON object
     #[arg(long)]
     json: bool,
@@ -117,7 +121,8 @@ impl Plan {
 
 impl Compare {
     pub async fn run(self) -> Result<()> {
-        let plan = if self.quick { Plan::quick() } else { Plan::full() };
+        let mut plan = if self.quick { Plan::quick() } else { Plan::full() };
+        plan.rounds = self.rounds.map_or(plan.rounds, usize::from);
         let page = tokio::select! {
             page = self.rounds(&plan) => page?,
             // Returning drops the clusters, and with them their processes.
