@@ -141,16 +141,8 @@ impl Node {
         let deadline = Instant::now() + timeout;
         match (consistency, self.shared.running()) {
             (Consistency::Linearizable, _) => drop(self.shared.linearize(deadline).await?),
-            // A log that is not read back yet, or an empty directory: what was shown before
-            // is not here.
-            (Consistency::Local, None) => {
-                let running = Box::pin(self.shared.wait_until_running(deadline)).await?;
-                Box::pin(wait_for_recovery(&running, deadline)).await?;
-            }
-            (Consistency::Local, Some(running)) if !running.has_recovered() => {
-                Box::pin(wait_for_recovery(&running, deadline)).await?;
-            }
-            (Consistency::Local, Some(_)) => {}
+            (Consistency::Local, Some(running)) if running.has_recovered() => {}
+            (Consistency::Local, _) => Box::pin(self.shared.wait_for_recovery(deadline)).await?,
             (Consistency::Stale, _) => {}
         }
         if let Some(revision) = min_revision
@@ -168,20 +160,22 @@ impl Running {
     }
 }
 
-/// Until everything applied before a restart is applied again, a read could go back in
-/// time. Bounded twice: by the request, and by how long after a start reads wait at all.
-async fn wait_for_recovery(running: &Running, deadline: Instant) -> Result<()> {
-    if running.has_recovered() {
-        return Ok(());
-    }
-    let until = deadline.min(running.recovery_deadline);
-    let recovered = tokio::time::timeout_at(until, running.consensus.recovered()).await;
-    recovered.map_err(|_| Error::NotReady {
-        why: "this node restarted and has heard no leader since: what it has may be older than what it showed before; ?consistency=stale reads it all the same".to_owned(),
-    })
-}
-
 impl Shared {
+    /// Until everything applied before a restart is applied again, a read could go back in
+    /// time; so it could from a log that is not read back yet, or an empty directory. Bounded
+    /// twice: by the request, and by how long after a start reads wait at all.
+    async fn wait_for_recovery(&self, deadline: Instant) -> Result<()> {
+        let running = self.wait_until_running(deadline).await?;
+        if running.has_recovered() {
+            return Ok(());
+        }
+        let until = deadline.min(running.recovery_deadline);
+        let recovered = tokio::time::timeout_at(until, running.consensus.recovered()).await;
+        recovered.map_err(|_| Error::NotReady {
+            why: "this node restarted and has heard no leader since: what it has may be older than what it showed before; ?consistency=stale reads it all the same".to_owned(),
+        })
+    }
+
     async fn wait_until_running(&self, deadline: Instant) -> Result<Arc<Running>> {
         let until = deadline.min(Instant::now() + RECOVERY_WAIT);
         loop {

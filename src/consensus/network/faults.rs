@@ -96,10 +96,6 @@ impl Way {
         self.state.lock().rules
     }
 
-    pub fn is_cut(&self) -> bool {
-        self.rules().cut
-    }
-
     pub fn counts(&self) -> Counts {
         self.state.lock().counts
     }
@@ -119,12 +115,18 @@ impl Way {
     async fn until_cut(&self) {
         loop {
             let changed = self.changed.notified();
-            if self.is_cut() {
-                self.state.lock().counts.cut += 1;
+            if self.breaks_off() {
                 return;
             }
             changed.await;
         }
+    }
+
+    fn breaks_off(&self) -> bool {
+        let mut state = self.state.lock();
+        let cut = state.rules.cut;
+        state.counts.cut += u64::from(cut);
+        cut
     }
 
     /// How long the next message takes; `None`: it never arrives.
