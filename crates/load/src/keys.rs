@@ -64,11 +64,17 @@ impl Keys {
     }
 }
 
+/// What all keys begin with.
+pub const KEY_PREFIX: &str = "k";
+/// Of a number, with zeros before it.
+const DIGITS: usize = 9;
+pub const KEY_BYTES: usize = KEY_PREFIX.len() + DIGITS;
+
 /// Writes the key with this number; all have the same length.
 pub fn write_key(into: &mut String, number: u64) {
     into.clear();
     // Writing into a string can't fail.
-    let _ = write!(into, "k{number:09}");
+    let _ = write!(into, "{KEY_PREFIX}{number:0DIGITS$}");
 }
 
 /// Values of exactly this many bytes.
@@ -112,6 +118,13 @@ mod tests {
         assert!(zipf.iter().all(|key| *key < 100));
         assert!(often(&zipf, 0) > 1000 && often(&zipf, 99) < 100);
         assert_eq!(draws(Distribution::Sequential)[98..102], [98, 99, 0, 1]);
+    }
+
+    #[test]
+    fn keys_have_one_length() {
+        let mut key = String::new();
+        write_key(&mut key, 7);
+        assert_eq!((key.as_str(), key.len()), ("k000000007", KEY_BYTES));
     }
 
     #[test]

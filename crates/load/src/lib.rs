@@ -23,7 +23,7 @@ pub mod target;
 pub mod watch;
 mod window;
 
-pub use keys::Distribution;
+pub use keys::{Distribution, KEY_BYTES};
 pub use load::{Extent, Load, Pace, Workload};
 pub use outcome::Outcome;
 pub use run::{fill, run};

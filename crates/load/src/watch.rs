@@ -15,6 +15,7 @@ use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::client::{Client, Shared};
+use crate::keys::KEY_PREFIX;
 use crate::load::Load;
 use crate::outcome::Outcome;
 use crate::tally::{Tally, bump};
@@ -25,15 +26,13 @@ use crate::window::measure;
 /// For the last events, after the last write.
 const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
-/// All keys of the loads begin with it.
-const PREFIX: &str = "k";
 
 /// As [`crate::run()`]; operations are events that reached a watcher.
 pub async fn run(target: &EtcdTarget, load: &Load, servers: &[u32], title: &str) -> Result<Outcome> {
     let shared = Shared::new(load)?;
     let heard = Rc::new(Heard { tally: Tally::new(load.extent)?, events: Cell::default() });
     let tasks = LocalSet::new();
-    for watcher in target.watch(PREFIX, Route::Spread, load.watchers).await? {
+    for watcher in target.watch(KEY_PREFIX, Route::Spread, load.watchers).await? {
         tasks.spawn_local(listen(watcher, shared.clone(), heard.clone()));
     }
     let sessions = target.sessions(load.workload.route(), load.clients).await?;

@@ -2,6 +2,7 @@
 //! kernel's.
 
 use anyhow::{Context, Result, ensure};
+use bellwether_load::KEY_BYTES;
 use bellwether_load::probe::process::written_bytes;
 use bellwether_load::target::Address;
 use bellwether_load::target::etcd::EtcdTarget;
@@ -15,8 +16,6 @@ use crate::cluster::Cluster;
 /// How each system calls the number of times that it synced its log.
 const SYNCS: [&str; 2] =
     ["bellwether_log_fsync_duration_seconds_count ", "etcd_disk_wal_fsync_duration_seconds_count "];
-/// Of a key of the loads.
-const KEY_BYTES: usize = 10;
 
 /// Summed over all servers, since their start.
 #[derive(Clone, Copy, Debug)]
