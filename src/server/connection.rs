@@ -1,5 +1,6 @@
 //! One connection: hyper over a watched stream, under the deadlines of [`Activity`].
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,11 +11,12 @@ use futures::FutureExt;
 use futures::future::Either;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::{Frame, Incoming, SizeHint};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::{Activity, Guard, Kind};
+use super::begin::Begin;
 use super::gate::Gate;
 use super::limits::{self, Limits};
 use super::{Application, FLUSH_TIMEOUT, Shared};
@@ -24,8 +26,11 @@ use crate::env::net::BoxStream;
 /// elections must survive a crowd of clients.
 const PEER_PATH: &str = "/bellwether.peer.v1.";
 /// The peers' calls that may last for ever (`proto/peer.proto`).
-const PEER_STREAMS: [&str; 2] =
-    ["/bellwether.peer.v1.Peer/Append", "/bellwether.peer.v1.Peer/InstallSnapshot"];
+const PEER_STREAMS: [&str; 3] = [
+    "/bellwether.peer.v1.Peer/Append",
+    "/bellwether.peer.v1.Peer/Ask",
+    "/bellwether.peer.v1.Peer/InstallSnapshot",
+];
 
 /// Clients' calls that may last for ever, over HTTP/2, whose pings tell who is gone.
 const ENDLESS: [&str; 6] = [
@@ -37,8 +42,8 @@ const ENDLESS: [&str; 6] = [
     "/grpc.health.v1.Health/Watch",
 ];
 
-pub fn builder(limits: &Limits) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn builder(limits: &Limits, begin: Begin) -> Builder<Begin> {
+    let mut builder = Builder::new(begin);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -71,13 +76,16 @@ pub async fn run<A: Application>(
         let (shared, activity) = (shared.clone(), activity.clone());
         move |request| serve(&shared, &activity, crowded, request)
     });
-    let connection = shared.builder.serve_connection(io, service);
-    drive(connection, &shared, &activity).await;
+    let begin = Begin::default();
+    let builder = builder(&shared.limits, begin.clone());
+    let connection = builder.serve_connection(io, service);
+    drive(connection, &begin, &shared, &activity).await;
 }
 
 /// Polls the connection until it ends, is cut off, or the server stops.
 async fn drive<A, S>(
-    connection: hyper_util::server::conn::auto::Connection<'_, TokioIo<Watched>, S, TokioExecutor>,
+    connection: hyper_util::server::conn::auto::Connection<'_, TokioIo<Watched>, S, Begin>,
+    begin: &Begin,
     shared: &Shared<A>,
     activity: &Activity,
 ) where
@@ -97,7 +105,11 @@ async fn drive<A, S>(
         tokio::select! {
             biased;
             // Errors are the client's (resets, broken requests); hyper has answered them.
-            _ = connection.as_mut() => return,
+            () = poll_fn(|cx| {
+                let polled = connection.as_mut().poll(cx);
+                begin.begin_all();
+                polled.map(drop)
+            }) => return,
             () = check.as_mut() => match activity.check(&shared.limits, shared.is_crowded()) {
                 Ok(again) => check.as_mut().reset(again),
                 Err(cut) => {
@@ -135,7 +147,8 @@ fn serve<A: Application>(
         shared.metrics.refuse("connections");
         Either::Left(std::future::ready(crowded_reply()))
     } else {
-        Either::Right(shared.app.answer(request))
+        // A request's state is large, and it is moved often on its way to where it stays.
+        Either::Right(Box::pin(shared.app.answer(request)))
     };
     answer.map(|response| Ok(response.map(|body| Tracked { body, guard })))
 }

@@ -17,6 +17,7 @@
 //! bounded; closing flushes what is written and drops the rest.
 
 mod activity;
+mod begin;
 mod connection;
 mod gate;
 mod limits;
@@ -34,8 +35,6 @@ use std::time::Duration;
 use axum::body::Body;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioExecutor;
-use hyper_util::server::conn::auto::Builder;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -82,7 +81,6 @@ impl Application for axum::Router {
 /// What all connections of one server share.
 struct Shared<A> {
     app: A,
-    builder: Builder<TokioExecutor>,
     limits: Limits,
     metrics: Arc<Metrics>,
     busy: Busy,
@@ -114,10 +112,9 @@ pub async fn serve<A: Application>(
     metrics: Arc<Metrics>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
-    let builder = connection::builder(&limits);
     let (busy, open, ending) = (Busy::default(), AtomicUsize::new(0), Ending::default());
     let gate = Arc::<Gate>::default();
-    let shared = Arc::new(Shared { app, builder, limits, metrics, busy, gate, open, ending });
+    let shared = Arc::new(Shared { app, limits, metrics, busy, gate, open, ending });
     // Ends with this function: it is aborted when the set is dropped.
     let mut rounds = JoinSet::new();
     rounds.spawn({
