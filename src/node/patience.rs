@@ -25,11 +25,12 @@ pub(super) async fn once_led<T, F: Future<Output = Result<T>>>(
     attempt: impl Fn(Duration) -> F,
 ) -> Result<T> {
     let deadline = Instant::now() + timeout;
+    let mut left = timeout;
     loop {
-        let answer = attempt(deadline - Instant::now()).await;
-        match answer {
+        match attempt(left).await {
             Err(error) if is_for_want_of_a_leader(&error) && Instant::now() + LEADER_POLL < deadline => {
                 tokio::time::sleep(LEADER_POLL).await;
+                left = deadline - Instant::now();
             }
             answer => return answer,
         }

@@ -210,6 +210,15 @@ impl KeyIndex {
         keys.filter_map(|key| Some((key.as_slice(), self.histories.get(key)?)))
     }
 
+    /// The same without the keys; a single key is not looked for in the order of all.
+    pub fn histories<'a>(&'a self, range: &'a KeyRange) -> impl Iterator<Item = &'a History> {
+        let (one, many) = match range {
+            KeyRange::One(key) => (self.histories.get(key), None),
+            KeyRange::Between(..) | KeyRange::From(_) => (None, Some(self.range(range))),
+        };
+        one.into_iter().chain(many.into_iter().flatten().map(|(_, history)| history))
+    }
+
     /// Keys in `range` that exist now, in order.
     pub fn live_keys<'a>(&'a self, range: &'a KeyRange) -> impl Iterator<Item = &'a [u8]> {
         let one = match range {
