@@ -9,6 +9,7 @@ use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::consensus::network::ask::{Answer, MAX_QUESTIONS, Question};
 use crate::consensus::network::faults::{LINK_IS_CUT, Link, through};
 use crate::consensus::network::pool::{Lane, PeerRefusal};
 use crate::consensus::network::{MAX_MESSAGE_BYTES, RefusalKind, refusal};
@@ -148,6 +149,32 @@ pub(crate) async fn watch_refusals(shared: Arc<Shared>, mut refusals: mpsc::Unbo
     }
 }
 
+async fn answer(admitted: Arc<Admitted>, question: pb::Question) -> Result<pb::Answer, Status> {
+    let running = &admitted.running;
+    let answering = async {
+        match question.question {
+            Some(Question::Heartbeat(message)) => {
+                running.consensus.server().heartbeat(message).await.map(Answer::Heartbeat)
+            }
+            Some(Question::ReadIndex(_)) => Ok(Answer::ReadIndex(read_index(running).await)),
+            None => Err(Status::invalid_argument("a question of a kind this version does not know")),
+        }
+    };
+    let answer = admitted.answer(answering).await.map(Response::into_inner);
+    let answer = answer.unwrap_or_else(|status| Answer::Failed(status.message().to_owned()));
+    Ok(pb::Answer { id: question.id, answer: Some(answer) })
+}
+
+async fn read_index(running: &Running) -> pb::ReadIndexReply {
+    match running.reads.get_as_leader().await {
+        Ok(ReadIndex { index, lease_clock_ms }) => {
+            let read = Some(pb::LogId { term: 0, index });
+            pb::ReadIndexReply { read, lease_clock_ms, refused: String::new() }
+        }
+        Err(why) => pb::ReadIndexReply { read: None, lease_clock_ms: 0, refused: why },
+    }
+}
+
 #[tonic::async_trait]
 impl Peer for PeerService {
     async fn hello(&self, _request: Request<pb::HelloRequest>) -> Reply<pb::HelloReply> {
@@ -172,10 +199,18 @@ impl Peer for PeerService {
         Ok(Response::new(Box::pin(through(link, |link| &link.send, Box::pin(replies)))))
     }
 
-    async fn heartbeat(&self, request: Request<pb::AppendRequest>) -> Reply<pb::AppendReply> {
-        let message = request.into_inner();
-        let admitted = self.node.shared.admit(message.header).await?;
-        admitted.answer(admitted.running.consensus.server().heartbeat(message)).await
+    type AskStream = Pin<Box<dyn Stream<Item = Result<pb::Answer, Status>> + Send>>;
+
+    async fn ask(&self, request: Request<Streaming<pb::Question>>) -> Reply<Self::AskStream> {
+        let mut questions = request.into_inner();
+        let Some(first) = first_message(&mut questions).await? else {
+            return Ok(Response::new(Box::pin(futures::stream::empty())));
+        };
+        let admitted = Arc::new(self.node.shared.admit(first.header).await?);
+        // A broken stream ends the input; who asks opens another one.
+        let questions = questions.scan((), |(), question| std::future::ready(question.ok()));
+        let answers = questions.map(move |question| answer(admitted.clone(), question));
+        Ok(Response::new(Box::pin(answers.buffer_unordered(MAX_QUESTIONS))))
     }
 
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Reply<pb::VoteReply> {
@@ -208,20 +243,6 @@ impl Peer for PeerService {
         };
         let admitted = self.node.shared.admit(header.header).await?;
         admitted.answer_transfer(admitted.running.consensus.server().install_snapshot(header, parts)).await
-    }
-
-    async fn read_index(&self, request: Request<pb::ReadIndexRequest>) -> Reply<pb::ReadIndexReply> {
-        let admitted = self.node.shared.admit(request.into_inner().header).await?;
-        let answering = async {
-            Ok(match admitted.running.reads.get_as_leader().await {
-                Ok(ReadIndex { index, lease_clock_ms }) => {
-                    let read = Some(pb::LogId { term: 0, index });
-                    pb::ReadIndexReply { read, lease_clock_ms, refused: String::new() }
-                }
-                Err(why) => pb::ReadIndexReply { read: None, lease_clock_ms: 0, refused: why },
-            })
-        };
-        admitted.answer(answering).await
     }
 
     async fn state_hash(&self, request: Request<pb::StateHashRequest>) -> Reply<pb::StateHashReply> {

@@ -8,11 +8,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::consensus::network::pool::Lane;
+use crate::consensus::network::client::ask_read_index;
 use crate::consensus::{ConfirmError, Consensus};
 use crate::env::planted::{Bug, is_planted};
 use crate::error::{Error, Result};
-use crate::proto::peer as pb;
 use crate::types::{Consistency, LogIndex, MemberId, Revision};
 
 use super::leases::LeaseClock;
@@ -83,6 +82,11 @@ async fn rounds(
 ) {
     let mut round = Vec::new();
     while waiting.recv_many(&mut round, usize::MAX).await > 0 {
+        // What the network has brought meanwhile comes along.
+        tokio::task::yield_now().await;
+        while let Ok(reader) = waiting.try_recv() {
+            round.push(reader);
+        }
         let outcome = match tokio::time::timeout(ROUND_TIMEOUT, one_round(&consensus, &clock)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ReadFailure::NoQuorum(format!("no quorum answered within {ROUND_TIMEOUT:?}"))),
@@ -113,19 +117,11 @@ async fn one_round(consensus: &Consensus, clock: &LeaseClock) -> Outcome {
 }
 
 async fn ask_leader(consensus: &Consensus, leader: MemberId) -> Outcome {
-    let no_quorum = |why: String| ReadFailure::NoQuorum(why);
     let Some(peer) = consensus.peer(leader) else { return Err(ReadFailure::NotLeader) };
-    let mut client = peer.client(Lane::Control).await.map_err(no_quorum)?;
-    let asking = client.read_index(pb::ReadIndexRequest { header: Some(peer.header()) });
-    match peer.call(asking).await {
-        Err(status) => Err(no_quorum(peer.failed(Lane::Control, &status).await)),
-        Ok(response) => {
-            let reply = response.into_inner();
-            let lease_clock_ms = reply.lease_clock_ms;
-            let read = reply.read.map(|at| ReadIndex { index: at.index, lease_clock_ms });
-            read.ok_or(ReadFailure::NoQuorum(reply.refused))
-        }
-    }
+    let reply = ask_read_index(&peer).await.map_err(ReadFailure::NoQuorum)?;
+    let lease_clock_ms = reply.lease_clock_ms;
+    let read = reply.read.map(|at| ReadIndex { index: at.index, lease_clock_ms });
+    read.ok_or(ReadFailure::NoQuorum(reply.refused))
 }
 
 impl Node {

@@ -15,6 +15,7 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use tokio::time::Instant;
+use tonic::Response;
 
 use crate::env::Timer;
 use crate::proto::peer as pb;
@@ -25,6 +26,7 @@ use super::super::types::{
     Member, RaftLogId, RaftSnapshot, RaftVote, TypeConfig, entry_to_pb, from_raft_id, log_id_from_pb,
     log_id_to_pb, vote_from_pb, vote_to_pb,
 };
+use super::ask::{Answer, Question};
 use super::faults::through;
 use super::pool::{Client, Lane, Peer, PeerPool};
 use super::snapshot;
@@ -125,12 +127,12 @@ async fn unary<M, T, F>(
 where
     M: Clone,
     T: Send + 'static,
-    F: Future<Output = Result<tonic::Response<T>, tonic::Status>> + Send + 'static,
+    F: Future<Output = Result<T, tonic::Status>> + Send + 'static,
 {
     let attempt = async {
         let client = peer.client(Lane::Control).await.map_err(unreachable)?;
         match peer.call_idempotent(|| call(client.clone(), message.clone())).await {
-            Ok(response) => Ok(response.into_inner()),
+            Ok(answer) => Ok(answer),
             Err(status) => Err(unreachable(peer.failed(Lane::Control, &status).await)),
         }
     };
@@ -143,13 +145,35 @@ where
     }
 }
 
+/// One question in the stream of all.
+async fn ask(peer: &Arc<Peer>, ttl: Duration, question: Question) -> Result<Answer, RpcError> {
+    let asking = |control, question| {
+        let peer = peer.clone();
+        async move { peer.ask(control, question).await }
+    };
+    unary(peer, ttl, question, asking).await
+}
+
+/// Asks a leader what must be applied before a linearizable read; an error says why it can't
+/// tell. The caller has a deadline.
+pub async fn ask_read_index(peer: &Arc<Peer>) -> Result<pb::ReadIndexReply, String> {
+    let control = peer.client(Lane::Control).await?;
+    let question = Question::ReadIndex(pb::ReadIndexRequest {});
+    match peer.call(peer.ask(control, question)).await {
+        Ok(Answer::ReadIndex(reply)) => Ok(reply),
+        Ok(_) => Err("the answer to another question".to_owned()),
+        Err(status) => Err(peer.failed(Lane::Control, &status).await),
+    }
+}
+
 async fn send_heartbeat(peer: Arc<Peer>, request: AppendRequest, ttl: Duration) -> AppendResult {
     peer.may_lead().map_err(unreachable)?;
     let term = request.vote.leader_id.term;
-    let message = append_to_pb(request, Some(peer.header()));
-    let send = |mut client: Client, message| async move { client.heartbeat(message).await };
-    let reply = unary(&peer, ttl, message, send).await?;
-    append_from_pb(&peer, term, reply)
+    let question = Question::Heartbeat(append_to_pb(request, None));
+    match ask(&peer, ttl, question).await? {
+        Answer::Heartbeat(reply) => append_from_pb(&peer, term, reply),
+        _ => Err(broken("the answer to another question")),
+    }
 }
 
 /// What a member says to a leader that asks whether it still leads.
@@ -299,7 +323,8 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let message = vote_request_to_pb(&self.peer, &request);
-        let ask = |mut client: Client, message| async move { client.vote(message).await };
+        let ask =
+            |mut client: Client, message| async move { client.vote(message).await.map(Response::into_inner) };
         vote_reply_from_pb(unary(&self.peer, option.soft_ttl(), message, ask).await?)
     }
 
@@ -309,7 +334,9 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let message = vote_request_to_pb(&self.peer, &request);
-        let ask = |mut client: Client, message| async move { client.pre_vote(message).await };
+        let ask = |mut client: Client, message| async move {
+            client.pre_vote(message).await.map(Response::into_inner)
+        };
         vote_reply_from_pb(unary(&self.peer, option.soft_ttl(), message, ask).await?)
     }
 
@@ -340,7 +367,9 @@ impl RaftNetworkV2<TypeConfig> for PeerNetwork {
             last: request.last_log_id().copied().map(log_id_to_pb),
             to: *request.to_node_id(),
         };
-        let ask = |mut client: Client, message| async move { client.transfer_leader(message).await };
+        let ask = |mut client: Client, message| async move {
+            client.transfer_leader(message).await.map(Response::into_inner)
+        };
         let reply = unary(&self.peer, option.hard_ttl(), message, ask).await?;
         match reply.refused.is_empty() {
             true => Ok(Ok(())),

@@ -33,7 +33,8 @@ fn decode(bytes: &[u8]) {
     let _ = decode_membership_bytes(bytes);
     let _ = log_pb::CommandBatch::decode(bytes);
     let _ = pb::TransferRequest::decode(bytes);
-    let _ = pb::ReadIndexRequest::decode(bytes);
+    let _ = pb::Question::decode(bytes);
+    let _ = pb::Answer::decode(bytes);
     let _ = pb::ForwardRequest::decode(bytes);
     let _ = pb::RejoinRequest::decode(bytes);
     let _ = pb::HelloRequest::decode(bytes);

@@ -19,6 +19,7 @@ use crate::types::{ClusterId, LogId, MemberId, Term};
 
 use super::super::types::Member;
 use super::super::voice::Voice;
+use super::ask::{Answer, Question, Questions};
 use super::faults::{Faults, Link};
 use super::{MAX_MESSAGE_BYTES, RefusalKind, refusal_kind};
 
@@ -85,6 +86,8 @@ pub struct Peer {
     net: Arc<dyn Net>,
     header: Header,
     lanes: [tokio::sync::Mutex<Option<Client>>; 2],
+    /// On the control lane.
+    questions: Mutex<Option<Questions>>,
     /// The highest entry that this peer acknowledged to us as leader of that term.
     acknowledged: Mutex<(Term, Option<LogId>)>,
     /// It says that it is about to stop, or that its state is not sound.
@@ -175,8 +178,21 @@ impl Peer {
         }
     }
 
+    /// Asks one question, over `control` when nothing was asked there before.
+    pub async fn ask(&self, control: Client, question: Question) -> Result<Answer, tonic::Status> {
+        let answer = {
+            let mut questions = self.questions.lock();
+            questions.take_if(|questions| questions.has_ended());
+            questions.get_or_insert_with(|| Questions::open(control, self.header())).ask(question)
+        };
+        answer.await.unwrap_or_else(|_| Err(tonic::Status::unavailable("the connection was given up")))
+    }
+
     /// Forgets the lane's connection; the next use dials again.
     pub async fn hang_up(&self, lane: Lane) {
+        if lane == Lane::Control {
+            *self.questions.lock() = None;
+        }
         *self.lanes[lane as usize].lock().await = None;
     }
 
@@ -271,6 +287,7 @@ impl PeerPool {
                 net: self.net.clone(),
                 header: Header { cluster: self.cluster.0, from: self.me.0, to: id.0, run: Some(self.run) },
                 lanes: [None, None].map(tokio::sync::Mutex::new),
+                questions: Mutex::default(),
                 acknowledged: Mutex::new((0, None)),
                 draining: AtomicBool::new(false),
                 link: self.faults.link(&member.name),

@@ -12,18 +12,8 @@ use tokio::net::TcpStream;
 
 use crate::support::{Cluster, PATIENCE, PATIENT, Peace, Peak, Raw, Rng, alone, env_number};
 
-const METHODS: [&str; 10] = [
-    "Hello",
-    "Rejoin",
-    "Append",
-    "Heartbeat",
-    "Vote",
-    "PreVote",
-    "TransferLeader",
-    "InstallSnapshot",
-    "ReadIndex",
-    "Forward",
-];
+const METHODS: [&str; 9] =
+    ["Hello", "Rejoin", "Append", "Ask", "Vote", "PreVote", "TransferLeader", "InstallSnapshot", "Forward"];
 /// Those that anybody may call: who is asked tells who it is, or that it lets nobody in.
 const OPEN: [&str; 2] = ["Hello", "Rejoin"];
 const GRPC: &str = "application/grpc";
@@ -95,10 +85,15 @@ fn harmful(method: &str, header: Option<pb::Header>) -> Vec<u8> {
     let vote = Some(pb::Vote { term: u64::MAX, voted_for: 7, committed: true });
     let last = Some(pb::LogId { term: u64::MAX, index: u64::MAX });
     match method {
-        "Append" | "Heartbeat" => {
+        "Append" => {
             let entry = pb::Entry { id: last, payload: Some(pb::entry::Payload::Blank(pb::Blank {})) };
             let entries = vec![entry];
             pb::AppendRequest { header, vote, prev: last, entries, commit: last }.encode_to_vec()
+        }
+        "Ask" => {
+            let heartbeat = pb::AppendRequest { vote, prev: last, commit: last, ..Default::default() };
+            let question = Some(pb::question::Question::Heartbeat(heartbeat));
+            pb::Question { header, id: 1, question }.encode_to_vec()
         }
         "Vote" | "PreVote" => {
             pb::VoteRequest { header, vote, last, leadership_transfer: true }.encode_to_vec()
@@ -109,7 +104,6 @@ fn harmful(method: &str, header: Option<pb::Header>) -> Vec<u8> {
             let part = Some(pb::snapshot_part::Part::Header(snapshot));
             pb::SnapshotPart { part }.encode_to_vec()
         }
-        "ReadIndex" => pb::ReadIndexRequest { header }.encode_to_vec(),
         "Forward" => {
             let put = log::Put { key: "stranger".into(), value: "1".into(), ..Default::default() };
             let command = log::Command { op: Some(log::command::Op::Put(put)), precondition: None };
@@ -197,7 +191,7 @@ async fn malformed_calls_of_peers_change_nothing() {
             let answer = call(port, &peer_path(method), GRPC, body).await;
             let success = answer.as_ref().is_some_and(Answer::is_success);
             // A stream may end before it begins.
-            let nothing = method == "Append" && told == "no message";
+            let nothing = matches!(method, "Append" | "Ask") && told == "no message";
             assert!(!success || nothing, "{method} with {told}: {answer:?}");
         }
     }
@@ -245,7 +239,7 @@ async fn a_stranger_s_huge_message_is_refused_in_bounded_memory() {
     let cluster = Cluster::started(3, &[PATIENT]).await;
     let peace = Peace::of(&cluster).await;
     let memory = Peak::watch(cluster.pid(peace.leader()));
-    for method in ["Vote", "Heartbeat", "Append", "InstallSnapshot"] {
+    for method in ["Vote", "Ask", "Append", "InstallSnapshot"] {
         // Beyond the largest message, and one just below it.
         for bytes in [17 << 20, 15 << 20] {
             let answer =
@@ -265,7 +259,7 @@ async fn a_stranger_s_stream_without_a_message_is_ended() {
     let cluster = Cluster::started(3, &[]).await;
     let peace = Peace::of(&cluster).await;
     let mut silent = Vec::new();
-    for method in ["Append", "InstallSnapshot"] {
+    for method in ["Append", "Ask", "InstallSnapshot"] {
         let mut client = Raw::connect(cluster.port(peace.leader())).await.expect("the leader listens");
         let path = peer_path(method);
         let head = format!(
