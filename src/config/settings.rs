@@ -64,7 +64,7 @@ pub struct Settings {
 
     /// A leader that is silent for so long is lost; each node then waits a random 30 to
     /// 100 percent of it again before it campaigns. The same on every node
-    #[arg(long, env = "ELECTION_TIMEOUT_MS", value_name = "MS", default_value_t = 400)]
+    #[arg(long, env = "ELECTION_TIMEOUT_MS", value_name = "MS", default_value_t = 350)]
     pub election_timeout_ms: u64,
 
     /// How long a request may wait, unless it says otherwise

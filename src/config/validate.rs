@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn edges_that_are_fine() {
         settings(&["--port", "0"]).validate().expect("any free port");
-        settings(&["--heartbeat-ms", "200"]).validate().expect("just half");
+        settings(&["--heartbeat-ms", "175"]).validate().expect("just half");
         settings(&["--advertise-url", ""]).validate().expect("empty means none");
         settings(&["--log-level", "warn,bellwether::node=trace"]).validate().expect("directives");
     }
