@@ -26,6 +26,8 @@ const MAX_REPLICATION_BYTES: usize = 1024 * 1024;
 pub struct LogStore {
     log: Log,
     appended: mpsc::UnboundedSender<Appended>,
+    /// There is something to be written that others should get first.
+    later: mpsc::UnboundedSender<()>,
 }
 
 impl LogStore {
@@ -37,7 +39,9 @@ impl LogStore {
                 append.tell();
             }
         });
-        Self { log, appended }
+        let (later, left) = mpsc::unbounded_channel();
+        tokio::spawn(write_later(log.clone(), left));
+        Self { log, appended, later }
     }
 }
 
@@ -55,6 +59,16 @@ impl Appended {
             self.persisted.into_iter().for_each(|(slot, at)| slot.fire(at));
         }
         self.flushed.io_completed(self.result);
+    }
+}
+
+/// A leader's followers get an entry before its own disk does: a write waits for them anyway,
+/// and waking the log's thread is a system call. Here it is woken once nothing else can go on.
+async fn write_later(log: Log, mut later: mpsc::UnboundedReceiver<()>) {
+    while later.recv().await.is_some() {
+        tokio::task::yield_now().await;
+        // Who waits is told of the failure.
+        let _ = log.begin_writing();
     }
 }
 
@@ -133,14 +147,19 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let mut persisted: Vec<(PersistedSlot, LogId)> = Vec::new();
         let mut translated = Vec::new();
+        let mut own = true;
         for mut entry in entries {
-            if let EntryPayload::Normal(batch) = &mut entry.payload
-                && let Some(slot) = batch.persisted.take()
-            {
-                persisted.push((slot, from_raft_id(entry.log_id)));
+            if let EntryPayload::Normal(batch) = &mut entry.payload {
+                own &= batch.own;
+                if let Some(slot) = batch.persisted.take() {
+                    persisted.push((slot, from_raft_id(entry.log_id)));
+                }
+            } else {
+                own = false;
             }
             translated.push(to_log_entry(&entry));
         }
+        let urgent = !own || !persisted.is_empty();
         let appended = self.appended.clone();
         let done = move |result| {
             let append = Appended { result, persisted, flushed };
@@ -149,7 +168,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 unsent.0.tell();
             }
         };
-        self.log.append(translated, Box::new(done))
+        if urgent {
+            return self.log.append(translated, Box::new(done));
+        }
+        self.log.append_for_later(translated, Box::new(done))?;
+        match self.later.send(()) {
+            Ok(()) => Ok(()),
+            // The runtime is going down.
+            Err(_) => self.log.begin_writing(),
+        }
     }
 
     async fn truncate_after(&mut self, last: Option<RaftLogId>) -> io::Result<()> {

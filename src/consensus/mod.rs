@@ -41,7 +41,7 @@ use crate::proto::log as log_pb;
 use crate::proto::peer::Run;
 use crate::storage::log::{Entry, EntryKind, Log};
 use crate::storage::mvcc::{Reply, Store};
-use crate::types::{ClusterId, LogId, LogIndex, MemberId, MemberName, Role};
+use crate::types::{ClusterId, LogId, LogIndex, MemberId, MemberName, Role, Term};
 
 use self::heard::Heard;
 use self::log_store::LogStore;
@@ -289,7 +289,7 @@ impl Consensus {
         persisted: Option<PersistedSlot>,
     ) -> Result<Proposal, ProposeError> {
         let (responder, answer) = ProgressResponder::complete_only();
-        let batch = Batch { encoded, persisted };
+        let batch = Batch { encoded, persisted, own: true };
         match self.inner.raft.client_write_ff(batch, Some(responder)).await {
             Ok(()) => Ok(Proposal(answer)),
             Err(fatal) => Err(ProposeError::Stopped(fatal.to_string())),
@@ -330,8 +330,16 @@ impl Consensus {
         Glance { role, term: metrics.current_term, leader }
     }
 
+    /// The newest term that this node has seen.
+    pub fn term(&self) -> Term {
+        self.inner.raft.metrics().borrow_watched().current_term
+    }
+
     fn facts(&self, metrics: &RaftMetrics) -> Facts {
         let me = self.inner.options.me;
+        // Looking at the clock costs as much as the rest of this.
+        let now = Instant::now();
+        let since = |at: Instant| now.saturating_duration_since(at);
         // Asked for every request, so without the sets that `voter_ids` makes.
         let configs = metrics.membership_config.membership().get_joint_config();
         let voter = configs.iter().any(|voters| voters.contains(&me.0));
@@ -344,8 +352,8 @@ impl Consensus {
             voter,
             alone,
             quorum_acked_ago: metrics.last_quorum_acked.map(|at| at.elapsed()),
-            heard: heard.map(|word| (word.leader, word.at.elapsed())),
-            silent_for: last_word.map_or(self.inner.started, |word| word.at).elapsed(),
+            heard: heard.map(|word| (word.leader, since(word.at))),
+            silent_for: since(last_word.map_or(self.inner.started, |word| word.at)),
             lease: self.inner.options.lease(),
             patience: self.inner.options.patience(),
         }

@@ -44,6 +44,8 @@ pub struct Batch {
     /// Fires when this node's own log has the entry on disk (`ack=leader`). Never
     /// leaves the process; taken out on append.
     pub persisted: Option<PersistedSlot>,
+    /// This node made it, as leader: others get it from here.
+    pub own: bool,
 }
 
 impl fmt::Debug for Batch {
@@ -185,7 +187,9 @@ pub fn to_log_entry(entry: &RaftEntry) -> storage_log::Entry {
 pub fn from_log_entry(entry: storage_log::Entry) -> io::Result<RaftEntry> {
     let payload = match entry.kind {
         EntryKind::Blank => EntryPayload::Blank,
-        EntryKind::Batch => EntryPayload::Normal(Batch { encoded: entry.payload, persisted: None }),
+        EntryKind::Batch => {
+            EntryPayload::Normal(Batch { encoded: entry.payload, persisted: None, own: false })
+        }
         EntryKind::Membership => EntryPayload::Membership(decode_membership_bytes(&entry.payload)?),
     };
     Ok(RaftEntry { log_id: to_raft_id(entry.id), payload })
@@ -227,7 +231,9 @@ pub fn entry_from_pb(entry: pb::Entry) -> io::Result<RaftEntry> {
     let payload =
         match entry.payload.ok_or_else(|| invalid("an entry of a kind this version does not know"))? {
             pb::entry::Payload::Blank(_) => EntryPayload::Blank,
-            pb::entry::Payload::Batch(encoded) => EntryPayload::Normal(Batch { encoded, persisted: None }),
+            pb::entry::Payload::Batch(encoded) => {
+                EntryPayload::Normal(Batch { encoded, persisted: None, own: false })
+            }
             pb::entry::Payload::Membership(membership) => {
                 EntryPayload::Membership(decode_membership(&membership)?)
             }
@@ -256,7 +262,7 @@ mod tests {
                 .collect::<std::collections::BTreeMap<_, _>>(),
         )
         .expect("membership");
-        let batch = Batch { encoded: Bytes::from_static(b"batch"), persisted: None };
+        let batch = Batch { encoded: Bytes::from_static(b"batch"), persisted: None, own: false };
         for payload in
             [EntryPayload::Blank, EntryPayload::Normal(batch), EntryPayload::Membership(membership)]
         {

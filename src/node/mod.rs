@@ -58,7 +58,7 @@ use crate::error::{Error, Result};
 use crate::metrics::Metrics;
 use crate::storage::log::{Log, LogOptions};
 use crate::storage::mvcc::{KeysHash, ReadError, Store};
-use crate::types::{ClusterId, ElectionPolicy, LogId, MemberId, Revision};
+use crate::types::{ClusterId, ElectionPolicy, LogId, MemberId, Revision, Term};
 
 use self::bootstrap::decide::Acquaintance;
 use self::identity::{Identity, Membership};
@@ -274,6 +274,11 @@ impl Node {
     /// The cluster, and who this node is in it; `None` before it has one.
     pub fn ids(&self) -> Option<(ClusterId, MemberId)> {
         self.shared.running().map(|running| (running.cluster, running.me()))
+    }
+
+    /// The newest term that this node has seen; 0 before it has a cluster.
+    pub fn term(&self) -> Term {
+        self.shared.running().map_or(0, |running| running.consensus.term())
     }
 
     /// Role, term and leader alone: cheap enough for every reply.

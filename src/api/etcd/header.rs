@@ -9,7 +9,7 @@ use super::Api;
 impl Api {
     /// For a reply that shows the store at `revision`.
     pub fn header(&self, revision: Revision) -> Option<ResponseHeader> {
-        Some(of(&self.node, revision, self.node.standing().term))
+        Some(of(&self.node, revision, self.node.term()))
     }
 
     /// For a write that was committed in `term`.

@@ -141,10 +141,27 @@ impl Log {
     pub fn append(&self, mut entries: Vec<Entry>, flushed: Flushed) -> io::Result<()> {
         let mut waiter = Some(flushed);
         let appended = self.change(|state| state.append(&mut entries, &mut waiter));
-        if let (Err(error), Some(flushed)) = (&appended, waiter) {
+        Self::refuse(&appended, waiter);
+        appended
+    }
+
+    /// The same, but nothing is written before [`Log::begin_writing`], or the next change.
+    pub fn append_for_later(&self, mut entries: Vec<Entry>, flushed: Flushed) -> io::Result<()> {
+        let mut waiter = Some(flushed);
+        let appended = self.0.state.lock().append(&mut entries, &mut waiter);
+        Self::refuse(&appended, waiter);
+        appended
+    }
+
+    fn refuse(appended: &io::Result<()>, waiter: Option<Flushed>) {
+        if let (Err(error), Some(flushed)) = (appended, waiter) {
             flushed(Err(Failure::new(error).to_error()));
         }
-        appended
+    }
+
+    /// Writes and syncs what waits.
+    pub fn begin_writing(&self) -> io::Result<()> {
+        self.wake()
     }
 
     /// Durable when it returns, and everything appended before it too.
