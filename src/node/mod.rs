@@ -71,7 +71,7 @@ pub use self::write::{WriteRequest, Written};
 pub use crate::consensus::network::faults;
 
 /// Entries kept in memory for apply and replication.
-const LOG_CACHE_BYTES: usize = 8 * 1024 * 1024;
+const LOG_CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// How often the disk is looked after.
 const DISK_CHECK: Duration = Duration::from_secs(1);
 /// How often its room is asked for: what is written meanwhile, log and table together,
