@@ -4,12 +4,13 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::Disk;
 use super::blocks::{BLOCK_BYTES, Blocks};
 use super::disk::RealDisk;
 use super::failing_disk::{DiskFaults, FailingDisk};
 use super::fake_disk::FakeDisk;
+use super::{Disk, Workers};
 
 /// Runs one promise over all disks, each empty.
 fn over_all(promise: fn(&dyn Disk)) {
@@ -124,4 +125,13 @@ fn a_rename_replaces_and_open_handles_go_with_their_file() {
         assert_eq!(read(disk, "a"), b"newer");
         assert!(disk.open("a.next", false).is_err());
     });
+}
+
+#[test]
+fn two_things_are_done_and_waited_for_by_threads_or_without() {
+    for workers in [Workers::Threads, Workers::Tasks { delay: || Duration::ZERO }] {
+        let text = String::from("lent");
+        let (first, second) = workers.both("first", || text.len(), || text.as_str()).expect("both");
+        assert_eq!((first, second), (4, "lent"));
+    }
 }

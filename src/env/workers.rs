@@ -56,6 +56,26 @@ impl Workers {
         result.await.map_err(|_| io::Error::other(format!("the worker {name} ended without a result")))
     }
 
+    /// Does two things, at the same time if it can, and waits for both. The first must not need
+    /// a runtime.
+    pub fn both<A: Send, B>(
+        &self,
+        name: &str,
+        first: impl FnOnce() -> A + Send,
+        second: impl FnOnce() -> B,
+    ) -> io::Result<(A, B)> {
+        match self {
+            Workers::Tasks { .. } => Ok((first(), second())),
+            Workers::Threads => std::thread::scope(|scope| {
+                let thread = std::thread::Builder::new().name(name.to_owned());
+                let first = thread.spawn_scoped(scope, first)?;
+                let second = second();
+                let ended = |_| io::Error::other(format!("the thread {name} ended without a result"));
+                Ok((first.join().map_err(ended)?, second))
+            }),
+        }
+    }
+
     /// Starts a worker named `name` (at most 15 bytes: the kernel cuts the rest).
     /// `handle` must leave the batch empty.
     pub fn spawn<J: Send + 'static>(

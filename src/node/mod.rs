@@ -162,14 +162,19 @@ impl Node {
             cache_bytes: LOG_CACHE_BYTES,
             reserve_bytes: config.min_free_bytes,
         };
-        let log = Log::open(disk.clone(), &world.workers, options, metrics.clone())?;
+        // Either reads all that it has, and neither needs the other for it.
+        let (log, store) = world.workers.both(
+            "log-open",
+            || Log::open(disk.clone(), &world.workers, options, metrics.clone()),
+            || Store::open(disk.clone(), &world.workers, metrics.clone()),
+        )?;
+        let (log, store) = (log?, store?);
         if identity.begun().is_some() && log.last_id().is_none() && log.vote().is_none() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "this data directory belongs to a cluster, but its log is gone: a node must not vote from a memory it lost. Empty the whole directory; the node then comes back by itself as a learner",
             ));
         }
-        let store = Store::open(disk.clone(), &world.workers, metrics.clone())?;
         let faults = match config.lab || !config.replication_delay.is_zero() {
             true => faults::Faults::possible(config.replication_delay),
             false => faults::Faults::default(),
@@ -286,10 +291,13 @@ impl Node {
         self.shared.standing()
     }
 
-    /// Stops consensus after [`Node::drain`]; what is applied goes to disk.
+    /// Stops consensus after [`Node::drain`]; what is applied goes to disk, and what makes the
+    /// next start short.
     pub async fn stop(&self) {
-        if let Some(running) = self.shared.running() {
-            running.consensus.shutdown().await;
+        let Some(running) = self.shared.running() else { return };
+        running.consensus.shutdown().await;
+        if let Err(error) = self.shared.store.checkpoint().await {
+            tracing::warn!(%error, "no checkpoint of the index; the next start takes longer");
         }
     }
 
@@ -307,7 +315,7 @@ fn forget_log_and_store(world: &World) -> io::Result<()> {
     for dir in ["log", ""] {
         for name in world.disk.list(dir)? {
             let path = if dir.is_empty() { name.clone() } else { format!("{dir}/{name}") };
-            if dir == "log" || name.starts_with("state.redb") {
+            if dir == "log" || name.starts_with("state.") {
                 world.disk.remove(&path)?;
             }
         }

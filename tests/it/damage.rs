@@ -15,8 +15,14 @@ const VALUE_BYTES: usize = 1000;
 /// the last byte included.
 const PLACES: usize = 7;
 /// What a crash may leave besides the files of a node, with nothing of worth in them.
-const LEFTOVERS: [&str; 5] =
-    ["identity.next", "peers.next", "snapshot.incoming", "state.redb.new", "log/0123456789abcdef.filling"];
+const LEFTOVERS: [&str; 6] = [
+    "identity.next",
+    "peers.next",
+    "snapshot.incoming",
+    "state.redb.new",
+    "state.index.new",
+    "log/0123456789abcdef.filling",
+];
 
 #[derive(Clone, Copy, Debug)]
 enum Damage {

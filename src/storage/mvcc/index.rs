@@ -1,6 +1,7 @@
 //! The key index: for each key, which rows are its versions.
 //!
-//! It is in memory only and is rebuilt from the table on open. Keys are found by hash: a
+//! It is in memory, and on open it is rebuilt from the table, most of it from a `checkpoint`
+//! if there is one that fits. Keys are found by hash: a
 //! walk down an ordered tree of 100 thousand keys misses the processor's cache a dozen
 //! times, and took a third of a follower's time. Their order is kept beside, for ranges;
 //! only a new key and a forgotten one touch it.
@@ -12,6 +13,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::hash::BuildHasher;
+use std::io;
 use std::ops::Bound;
 
 use hashbrown::hash_table::Entry;
@@ -35,25 +37,36 @@ impl Latest {
         Self { id, create_revision: row.create_revision, version: row.version }
     }
 
-    fn is_live(&self) -> bool {
+    pub fn is_live(&self) -> bool {
         self.version > 0
     }
 }
 
 /// An older version. Flat, so that it packs into 16 bytes.
-struct Older {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Older {
     revision: Revision,
     sub: u32,
     live: bool,
 }
 
 impl Older {
-    fn id(&self) -> RowId {
+    pub fn new(RowId { revision, sub }: RowId, live: bool) -> Self {
+        Self { revision, sub, live }
+    }
+
+    pub fn id(&self) -> RowId {
         RowId { revision: self.revision, sub: self.sub }
+    }
+
+    /// False: a tombstone.
+    pub fn is_live(&self) -> bool {
+        self.live
     }
 }
 
 /// The versions of one key.
+#[derive(Debug)]
 pub(super) struct History {
     latest: Latest,
     /// Oldest first; a queue, because compaction takes from the front. Boxed: most keys
@@ -64,6 +77,25 @@ pub(super) struct History {
 type VersionQueue = VecDeque<Older>;
 
 impl History {
+    /// From all versions but the newest, oldest first, and the newest.
+    pub fn new(older: Vec<Older>, latest: Latest) -> Self {
+        let older = (!older.is_empty()).then(|| Box::new(VersionQueue::from(older)));
+        Self { latest, older }
+    }
+
+    pub fn latest(&self) -> Latest {
+        self.latest
+    }
+
+    /// All versions but the newest, oldest first.
+    pub fn older(&self) -> impl Iterator<Item = Older> {
+        self.older.iter().flat_map(|older| older.iter().copied())
+    }
+
+    fn versions(&self) -> u64 {
+        1 + self.older.as_ref().map_or(0, |older| older.len() as u64)
+    }
+
     /// The row that holds the key's value at `at` (newest when `None`), if it has one then.
     pub fn find(&self, at: Option<Revision>) -> Option<RowId> {
         let at = at.unwrap_or(Revision::MAX);
@@ -77,27 +109,28 @@ impl History {
     }
 
     fn push(&mut self, next: Latest) {
-        let RowId { revision, sub } = self.latest.id;
-        let live = self.latest.is_live();
-        self.older.get_or_insert_default().push_back(Older { revision, sub, live });
+        let older = Older::new(self.latest.id, self.latest.is_live());
+        self.older.get_or_insert_default().push_back(older);
         self.latest = next;
     }
 
-    /// Forgets an older version. Compaction comes in order: it is nearly always the first.
-    fn forget(&mut self, id: RowId) {
-        let Some(older) = self.older.as_mut() else { return };
-        if older.front().is_some_and(|first| first.id() == id) {
-            older.pop_front();
-        } else if let Ok(place) = older.binary_search_by_key(&id, Older::id) {
-            older.remove(place);
-        }
+    /// Forgets an older version; false when it is not there. Compaction comes in order: it is
+    /// nearly always the first.
+    fn forget(&mut self, id: RowId) -> bool {
+        let Some(older) = self.older.as_mut() else { return false };
+        let forgotten = if older.front().is_some_and(|first| first.id() == id) {
+            older.pop_front()
+        } else {
+            older.binary_search_by_key(&id, Older::id).ok().and_then(|place| older.remove(place))
+        };
         if older.is_empty() {
             self.older = None;
         }
+        forgotten.is_some()
     }
 }
 
-type Key = hipstr::HipByt<'static>;
+pub(super) type Key = hipstr::HipByt<'static>;
 
 /// A table that is full moves all its keys to a larger one, and nobody reads meanwhile:
 /// with this many tables, even ten million keys move in steps of a few milliseconds.
@@ -137,6 +170,59 @@ impl Histories {
         let rehash = |(known, _): &(Key, History)| hasher.hash_one(known.as_slice());
         self.tables[table].entry(hash, |(known, _)| *known == key, rehash)
     }
+
+    /// Adds a key that is not there.
+    fn insert_new(&mut self, key: Key, history: History) {
+        let (hash, table) = self.place(&key);
+        let hasher = &self.hasher;
+        let rehash = |(known, _): &(Key, History)| hasher.hash_one(known.as_slice());
+        self.tables[table].insert_unique(hash, (key, history), rehash);
+    }
+}
+
+/// An index in the making, from keys in order: their order is cheaper to make from all of
+/// them at once.
+#[derive(Default)]
+pub(super) struct SortedKeys {
+    histories: Histories,
+    keys: Vec<Key>,
+}
+
+impl SortedKeys {
+    pub fn last(&self) -> Option<&Key> {
+        self.keys.last()
+    }
+
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Adds a key that comes after all others.
+    pub fn push(&mut self, key: Key, history: History) {
+        self.histories.insert_new(key.clone(), history);
+        self.keys.push(key);
+    }
+
+    /// Looks at every key, and keeps those for which `keep` says so.
+    pub fn retain(&mut self, mut keep: impl FnMut(&mut History) -> io::Result<bool>) -> io::Result<()> {
+        let mut kept = Vec::with_capacity(self.keys.len());
+        for key in std::mem::take(&mut self.keys) {
+            let Entry::Occupied(mut known) = self.histories.entry(&key) else { continue };
+            match keep(&mut known.get_mut().1)? {
+                true => kept.push(key),
+                false => drop(known.remove()),
+            }
+        }
+        self.keys = kept;
+        Ok(())
+    }
+
+    pub fn into_index(self) -> KeyIndex {
+        let histories = || self.histories.tables.iter().flatten().map(|(_, history)| history);
+        let live = histories().filter(|history| history.latest.is_live()).count() as u64;
+        let versions = histories().map(History::versions).sum();
+        KeyIndex { histories: self.histories, order: self.keys.into_iter().collect(), live, versions }
+    }
 }
 
 #[derive(Default)]
@@ -146,9 +232,23 @@ pub(super) struct KeyIndex {
     order: BTreeSet<Key>,
     /// How many keys have a live newest version.
     live: u64,
+    /// How many versions there are, of all keys together.
+    versions: u64,
 }
 
 impl KeyIndex {
+    /// How many keys there are, with those deleted by now, and how many versions of them.
+    pub fn size(&self) -> (usize, u64) {
+        (self.order.len(), self.versions)
+    }
+
+    /// All keys after this one (`None`: all), in order.
+    pub fn after<'a>(&'a self, key: Option<&[u8]>) -> impl Iterator<Item = (&'a [u8], &'a History)> {
+        let bounds = (key.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let keys = self.order.range::<[u8], _>(bounds);
+        keys.filter_map(|key| Some((key.as_slice(), self.histories.get(key)?)))
+    }
+
     /// The number of keys that exist now.
     pub fn live(&self) -> u64 {
         self.live
@@ -193,6 +293,7 @@ impl KeyIndex {
         };
         self.live += u64::from(next.is_live());
         self.live -= u64::from(before.is_some());
+        self.versions += 1;
         Ok((before, next))
     }
 
@@ -235,10 +336,11 @@ impl KeyIndex {
         let Entry::Occupied(mut known) = self.histories.entry(key) else { return };
         let (_, history) = known.get_mut();
         if history.latest.id != id {
-            history.forget(id);
+            self.versions -= u64::from(history.forget(id));
         } else if !history.latest.is_live() && history.older.is_none() {
             known.remove();
             self.order.remove(key);
+            self.versions -= 1;
         }
     }
 }

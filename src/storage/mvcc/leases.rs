@@ -95,7 +95,7 @@ impl Leases {
     }
 
     /// The key was written with this lease, or with none, or deleted (0 both times).
-    pub fn attach(&mut self, key: &Bytes, lease: i64) {
+    pub fn attach(&mut self, key: &[u8], lease: i64) {
         if lease == 0 && self.of_key.is_empty() {
             return;
         }

@@ -17,6 +17,9 @@
 //! 5. Compaction forgets: logically in `apply`, at once; physically in the worker, step by
 //!    step, later.
 //!
+//! On open the index is rebuilt from the table, or from a `checkpoint` and the rows that came
+//! after it.
+//!
 //! A `snapshot` is the table as of one flush, as a stream of bytes; the state `hash`
 //! compares replicas whatever of this they have done already.
 //!
@@ -28,7 +31,9 @@
 //! [`TAIL_LIMIT_BYTES`].
 
 mod apply;
+mod checkpoint;
 mod damage;
+mod frame;
 mod hash;
 mod index;
 mod leases;
@@ -95,12 +100,15 @@ impl Drop for Inner {
 }
 
 impl Store {
-    /// Opens the table, makes an empty one when there is none, and reads the index. Needs
-    /// a tokio runtime, for the timer.
+    /// Opens the table, makes an empty one when there is none, and brings back the index.
+    /// Needs a tokio runtime, for the timer.
     pub fn open(disk: Arc<dyn Disk>, workers: &Workers, metrics: Arc<Metrics>) -> io::Result<Self> {
         disk.remove(snapshot::INCOMING_FILE)?;
-        let table = Table::open(&disk)?;
-        let state = State::load(Arc::new(table.view()?))?;
+        disk.remove(checkpoint::NEW_CHECKPOINT_FILE)?;
+        let (checkpoint, table) =
+            workers.both("checkpoint", || checkpoint::read(&*disk), || Table::open(&disk))?;
+        let table = table?;
+        let state = State::open(Arc::new(table.view()?), checkpoint)?;
         let shared = Arc::new(Shared::new(state, disk, metrics));
         if shared.state.read().view.meta.needs_sweep() {
             shared.schedule();
@@ -169,6 +177,12 @@ impl Store {
     /// Puts everything applied (and durable in the log) into the table, on disk.
     pub async fn flush(&self) -> io::Result<()> {
         self.ask_worker(|done| Job::Flush(Some(done))).await
+    }
+
+    /// Sees to it that the next start finds a checkpoint of the index: the last thing that a
+    /// node does with its store.
+    pub async fn checkpoint(&self) -> io::Result<()> {
+        self.ask_worker(Job::Checkpoint).await
     }
 
     async fn ask_worker(&self, job: impl FnOnce(oneshot::Sender<io::Result<()>>) -> Job) -> io::Result<()> {

@@ -7,10 +7,10 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
+use super::checkpoint::Checkpoint;
 use super::hash::Marks;
 use super::index::{KeyIndex, Latest};
 use super::leases::Leases;
@@ -34,22 +34,51 @@ pub(super) struct State {
     /// Whether anybody waits for the replies of the entry that is being applied. Reads that
     /// only fill replies are left out otherwise; what changes never depends on it.
     pub answering: bool,
+    /// How many rows were read when this was loaded.
+    pub rows_read: u64,
 }
 
 impl State {
+    /// The state that the table holds, by way of the checkpoint if that helps.
+    pub fn open(view: Arc<View>, checkpoint: io::Result<Option<Checkpoint>>) -> io::Result<Self> {
+        let followed = checkpoint.and_then(|checkpoint| checkpoint.map(|it| it.follow(&view)).transpose());
+        match followed {
+            Ok(Some(state)) => return Ok(state),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the checkpoint of the index is no use; reading the whole table")
+            }
+        }
+        Self::load(view)
+    }
+
     /// The state that the table holds. Reads every row, for the index.
     pub fn load(view: Arc<View>) -> io::Result<Self> {
-        let mut index = KeyIndex::default();
-        let mut leases = Leases::load(view.meta.lease_clock_ms, view.all_leases()?);
-        for entry in view.all_rows()? {
+        let leases = Leases::load(view.meta.lease_clock_ms, view.all_leases()?);
+        Self::continued(view, KeyIndex::default(), leases, 0)
+    }
+
+    /// The state that the table holds, from what is known of its rows up to `upto`. Reads the
+    /// rows after it.
+    pub fn continued(
+        view: Arc<View>,
+        mut index: KeyIndex,
+        mut leases: Leases,
+        upto: Revision,
+    ) -> io::Result<Self> {
+        let mut rows_read = 0;
+        let start = RowId::first_of(upto.saturating_add(1));
+        for entry in view.rows_between(start, RowId::last_of(Revision::MAX))? {
             let (id, encoded) = entry.map_err(super::table::redb_error)?;
             let row = RowRef::decode(encoded.value())?;
             index.record(row.key, Latest::of(RowId::from_key(id.value()), &row));
-            leases.attach(&Bytes::copy_from_slice(row.key), row.lease);
+            leases.attach(row.key, row.lease);
+            rows_read += 1;
         }
         Ok(Self {
             index,
             leases,
+            rows_read,
             tail: Tail::default(),
             applied: view.meta.applied(),
             revision: view.meta.revision,
@@ -110,6 +139,8 @@ pub(super) struct Shared {
     pub scheduled: AtomicBool,
     /// A flush was asked for before its time, because the tail is long.
     pub early: AtomicBool,
+    /// A checkpoint is in the making.
+    pub checkpointing: AtomicBool,
     pub marks: Marks,
 }
 
@@ -124,6 +155,7 @@ impl Shared {
             wake: Notify::new(),
             scheduled: AtomicBool::new(false),
             early: AtomicBool::new(false),
+            checkpointing: AtomicBool::new(false),
             marks: Marks::default(),
         }
     }

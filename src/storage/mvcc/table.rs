@@ -10,11 +10,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
-use redb::ReadableTable as _;
+use rand::Rng as _;
 use redb::{Database, Durability, OwnedRange, ReadOnlyTable, ReadableDatabase, TableDefinition};
+use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use super::row::{RowId, RowRef};
 use super::types::{AppliedMembership, AppliedState, Lease};
+use crate::env::random::rng;
 use crate::env::{Disk, File};
 use crate::types::{LogId, Revision};
 
@@ -80,6 +82,10 @@ pub(super) struct Meta {
     swept_sub: u32,
     #[prost(uint64, tag = "9")]
     pub lease_clock_ms: u64,
+    /// Drawn when the table was made: what else is on disk about these rows names it. 0 in a
+    /// snapshot, and in a table that an older version wrote to.
+    #[prost(uint64, tag = "10")]
+    pub generation: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -109,7 +115,18 @@ impl Meta {
             swept_revision: swept.revision,
             swept_sub: swept.sub,
             lease_clock_ms,
+            generation: 0,
         }
+    }
+
+    /// The same in the table of this generation; 0: in none.
+    pub fn in_table(self, generation: u64) -> Self {
+        Self { generation, ..self }
+    }
+
+    /// The same in a table that is new.
+    pub fn in_new_table(self) -> Self {
+        self.in_table(rng().next_u64().max(1))
     }
 
     pub fn applied(&self) -> AppliedState {
@@ -219,7 +236,7 @@ impl Table {
         }
         let table = Self::create_new(disk)?;
         let empty = Meta::new(&AppliedState::default(), 1, 0, RowId::default(), 0);
-        table.write(|_| Ok((empty, ())))?;
+        table.write(|_| Ok((empty.in_new_table(), ())))?;
         table.publish()?;
         Ok(table)
     }
@@ -236,14 +253,14 @@ impl Table {
         }
     }
 
-    /// Writes the meta record anew, and the tables that it lacks, if an older version did.
+    /// Writes the meta record anew, and the tables that it lacks, if an older version wrote it.
     fn upgrade(&self) -> io::Result<()> {
         let txn = self.db.begin_read().map_err(redb_error)?;
         let meta = read_meta(&txn)?;
-        match meta.format {
-            FORMAT => Ok(()),
-            _ => self.write(|_| Ok((Meta { format: FORMAT, ..meta }, ()))),
+        if meta.format == FORMAT && meta.generation != 0 {
+            return Ok(());
         }
+        self.write(|_| Ok((Meta { format: FORMAT, ..meta }.in_new_table(), ())))
     }
 
     /// An empty database beside the current one, invisible until [`Table::publish`].
@@ -339,6 +356,23 @@ impl View {
             Ok((id.value(), Lease::decode(encoded.value())?))
         });
         read.collect()
+    }
+
+    /// How many rows there are. The table knows it without counting.
+    pub fn row_count(&self) -> io::Result<u64> {
+        self.rows.len().map_err(redb_error)
+    }
+
+    /// The CRC32C of a row's encoding; `None` when there is no such row.
+    pub fn row_crc(&self, id: RowId) -> io::Result<Option<u32>> {
+        let encoded = self.rows.get(id.to_key()).map_err(redb_error)?;
+        Ok(encoded.map(|encoded| crc32c::crc32c(encoded.value())))
+    }
+
+    /// The last row, and the CRC32C of its encoding.
+    pub fn last_row(&self) -> io::Result<Option<(RowId, u32)>> {
+        let last = self.rows.last().map_err(redb_error)?;
+        Ok(last.map(|(id, encoded)| (RowId::from_key(id.value()), crc32c::crc32c(encoded.value()))))
     }
 
     pub fn disk_bytes(&self) -> io::Result<u64> {

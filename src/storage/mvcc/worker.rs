@@ -1,7 +1,7 @@
 //! The worker: the only writer of the table.
 //!
-//! It flushes the tail, sweeps compacted rows and installs snapshots, one after the
-//! other, so none of them needs a lock against the others. A timer task triggers it
+//! It flushes the tail, sweeps compacted rows, makes checkpoints and installs snapshots, one
+//! after the other, so none of them needs a lock against the others. A timer task triggers it
 //! while there is something to do; on an idle store nothing runs.
 
 use std::io;
@@ -14,6 +14,7 @@ use redb::ReadableTable;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::checkpoint::{self, Writing};
 use super::hash::MarkedState;
 use super::row::{RowId, RowRef};
 use super::snapshot::{INCOMING_FILE, ReceivedSnapshot};
@@ -30,24 +31,36 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 /// A tail of this many bytes is flushed at once: one transaction of more would stall the
 /// log's fsyncs on the same disk.
 pub(super) const FLUSH_EARLY_BYTES: u64 = 8 * 1024 * 1024;
-/// Between two steps of a sweep: lets reads, and the log's fsyncs, through.
-const SWEEP_PAUSE: Duration = Duration::from_millis(20);
+/// Between two steps of a sweep, or of a checkpoint: lets reads, and the log's fsyncs, through.
+const STEP_PAUSE: Duration = Duration::from_millis(20);
 /// Rows that one step of a sweep looks at, so revisions at most as well: a few
 /// milliseconds of work, and well under one of the state's lock.
 const SWEEP_ROWS: usize = 2_000;
+/// Rows that the next start would have to read before a checkpoint is made: a quarter of a
+/// second. With many versions it is a part of them, as each checkpoint writes them all.
+const CHECKPOINT_ROWS: u64 = 200_000;
+const CHECKPOINT_PART: u64 = 8;
+/// The same when the node stops, and nothing else is to do.
+const LAST_CHECKPOINT_PART: u64 = 64;
+/// A checkpoint is not begun on a disk with less room, in bytes: it is not worth it.
+const CHECKPOINT_ROOM_BYTES: u64 = 256 * 1024 * 1024;
+
 type Done = oneshot::Sender<io::Result<()>>;
 
 pub(super) enum Job {
     /// Flush, and go on with a sweep. Also what the timer sends, with nobody waiting.
     Flush(Option<Done>),
     Install(ReceivedSnapshot, Done),
+    /// Make a checkpoint, if much is new since the last one.
+    Checkpoint(Done),
     /// Damage the newest row of this key.
     Damage(Bytes, Done),
 }
 
 /// Starts the worker on `table`.
 pub(super) fn start(workers: &Workers, shared: Arc<Shared>, table: Table) -> Worker<Job> {
-    let mut flusher = Flusher { table, shared };
+    let new_rows = shared.state.read().rows_read;
+    let mut flusher = Flusher { table, shared, new_rows, writing: None };
     workers.spawn("state", move |jobs| flusher.run(jobs))
 }
 
@@ -55,8 +68,9 @@ pub(super) fn start(workers: &Workers, shared: Arc<Shared>, table: Table) -> Wor
 pub(super) async fn trigger(shared: Arc<Shared>, worker: Worker<Job>) {
     loop {
         shared.wake.notified().await;
-        let sweeping = shared.state.read().view.meta.needs_sweep();
-        tokio::time::sleep(if sweeping { SWEEP_PAUSE } else { FLUSH_INTERVAL }).await;
+        let in_steps =
+            shared.state.read().view.meta.needs_sweep() || shared.checkpointing.load(Ordering::Acquire);
+        tokio::time::sleep(if in_steps { STEP_PAUSE } else { FLUSH_INTERVAL }).await;
         if !worker.send(Job::Flush(None)) {
             // Without its worker the store would take entries and never flush them.
             shared.fail(worker_ended());
@@ -68,6 +82,9 @@ pub(super) async fn trigger(shared: Arc<Shared>, worker: Worker<Job>) {
 pub(super) struct Flusher {
     pub(super) table: Table,
     pub(super) shared: Arc<Shared>,
+    /// Rows in the table that the last checkpoint does not have, nor the one in the making.
+    new_rows: u64,
+    writing: Option<Writing>,
 }
 
 /// A version that a sweep removed from the table: its key, to find it in the index.
@@ -82,6 +99,9 @@ impl Flusher {
                 Job::Flush(done) => waiting.extend(done),
                 Job::Install(snapshot, done) => {
                     let _ = done.send(self.guarded(|flusher| flusher.install(snapshot)));
+                }
+                Job::Checkpoint(done) => {
+                    let _ = done.send(self.checkpoint_at_last());
                 }
                 Job::Damage(key, done) => drop(done.send(self.damage(&key))),
             }
@@ -103,6 +123,7 @@ impl Flusher {
     /// there is a view of the table as it is right there, on every replica the same.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         while self.flush_upto_mark()? {}
+        self.go_on_with_checkpoint(CHECKPOINT_ROWS, CHECKPOINT_PART);
         Ok(())
     }
 
@@ -110,7 +131,9 @@ impl Flusher {
     fn flush_upto_mark(&mut self) -> io::Result<bool> {
         let started = Instant::now();
         let (entries, mut meta) = self.goal();
-        if entries.is_empty() && !meta.needs_sweep() {
+        // The index must not lose versions that the checkpoint has not reached yet.
+        let sweeps = meta.needs_sweep() && self.writing.is_none();
+        if entries.is_empty() && !sweeps {
             self.schedule_rest();
             return Ok(false);
         }
@@ -124,9 +147,10 @@ impl Flusher {
             for (id, lease) in entries.iter().flat_map(|entry| &entry.leases.changes) {
                 writer.put_lease(*id, *lease)?;
             }
-            let swept = sweep_step(&mut writer.rows, &mut meta)?;
+            let swept = if sweeps { sweep_step(&mut writer.rows, &mut meta)? } else { Vec::new() };
             Ok((meta, swept))
         })?;
+        self.new_rows += entries.iter().map(|entry| entry.rows.len() as u64).sum::<u64>();
         let view = Arc::new(self.table.view()?);
         let marked = entries.last().and_then(|last| MarkedState::of(last, &view));
         self.show(view, entries, swept);
@@ -147,7 +171,8 @@ impl Flusher {
                 let says = if is_planted(Bug::AppliedTwice) { entries.iter().rev().nth(1) } else { None };
                 let applied = &says.unwrap_or(last).applied;
                 let swept = state.view.meta.swept();
-                Meta::new(applied, last.revision, last.compacted, swept, last.leases.clock_ms)
+                let meta = Meta::new(applied, last.revision, last.compacted, swept, last.leases.clock_ms);
+                meta.in_table(state.view.meta.generation)
             }
         };
         (entries, meta)
@@ -178,12 +203,66 @@ impl Flusher {
         }
     }
 
+    /// One step of a checkpoint, if one is under way or due; whether there is more to do. One
+    /// that fails is given up: it is only a shortcut, and the log and the table see for
+    /// themselves what the disk is worth.
+    fn go_on_with_checkpoint(&mut self, rows: u64, part: u64) -> bool {
+        let due = self.writing.is_none() && self.is_checkpoint_due(rows, part);
+        let step = match &mut self.writing {
+            Some(writing) => writing.step(&self.shared),
+            None if due => self.begin_checkpoint(),
+            None => return false,
+        };
+        let ended = step.unwrap_or_else(|error| {
+            tracing::warn!(%error, "could not write a checkpoint of the index; the next start takes longer");
+            true
+        });
+        if ended {
+            self.writing = None;
+        }
+        self.shared.checkpointing.store(!ended, Ordering::Release);
+        self.shared.schedule();
+        !ended
+    }
+
+    fn is_checkpoint_due(&self, rows: u64, part: u64) -> bool {
+        let versions = self.shared.state.read().index.size().1;
+        let has_room = || self.shared.disk.free_bytes().is_none_or(|free| free >= CHECKPOINT_ROOM_BYTES);
+        self.new_rows > 0 && self.new_rows >= rows.max(versions / part) && has_room()
+    }
+
+    fn begin_checkpoint(&mut self) -> io::Result<bool> {
+        // Whatever comes of it: the next one is made when as many rows are new again.
+        self.new_rows = 0;
+        let view = self.shared.state.read().view.clone();
+        self.writing = Writing::begin(&self.shared.disk, &view)?;
+        Ok(self.writing.is_none())
+    }
+
+    /// In one go: the one under way, and another if much is new since that was begun.
+    fn checkpoint_at_last(&mut self) -> io::Result<()> {
+        self.guarded(Self::flush)?;
+        for _ in 0..2 {
+            while self.go_on_with_checkpoint(0, LAST_CHECKPOINT_PART) {}
+        }
+        Ok(())
+    }
+
+    /// The table becomes another one.
+    fn give_up_checkpoint(&mut self) -> io::Result<()> {
+        self.writing = None;
+        self.shared.checkpointing.store(false, Ordering::Release);
+        checkpoint::remove(&*self.shared.disk)
+    }
+
     /// Builds a database beside the old one, puts it in its place, and shows it.
     fn install(&mut self, snapshot: ReceivedSnapshot) -> io::Result<()> {
         let disk = self.shared.disk.clone();
         let table = Table::create_new(&disk)?;
-        table.write(|writer| Ok((snapshot.copy_into(writer)?, ())))?;
+        table.write(|writer| Ok((snapshot.copy_into(writer)?.in_new_table(), ())))?;
         let state = State::load(Arc::new(table.view()?))?;
+        self.give_up_checkpoint()?;
+        self.new_rows = state.rows_read;
         table.publish()?;
         self.table = table;
         let old = std::mem::replace(&mut *self.shared.state.write(), state);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use prost::Message;
 
-use super::frame::{self, Footer, Kind, MAGIC};
 use crate::env::planted::{Bug, is_planted};
+use crate::storage::mvcc::frame::{self, Footer, Kind};
 use crate::storage::mvcc::row::RowId;
 use crate::storage::mvcc::table::{RowsRange, View, redb_error};
 use crate::storage::mvcc::types::{AppliedState, Lease};
@@ -61,9 +61,10 @@ impl SnapshotImage {
         let mut chunk = BytesMut::new();
         match self.stage {
             Stage::Header => {
-                let raw = self.view.meta.encode_to_vec();
+                // The receiver's table is another one.
+                let raw = self.view.meta.clone().in_table(0).encode_to_vec();
                 self.hasher.update(&raw);
-                chunk.extend_from_slice(MAGIC);
+                chunk.extend_from_slice(frame::SNAPSHOT.magic);
                 frame::write(Kind::Header, &raw, &mut chunk)?;
                 self.stage = Stage::Parts;
             }

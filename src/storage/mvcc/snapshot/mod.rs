@@ -10,7 +10,6 @@
 //! chunks travel is the caller's affair: the receiver takes the bytes cut anyhow.
 //! `docs/format.md` has the layout.
 
-mod frame;
 mod image;
 mod receive;
 

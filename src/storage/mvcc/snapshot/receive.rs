@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::frame::{self, Footer, Kind};
 use crate::env::{Disk, File};
+use crate::storage::mvcc::frame::{self, Footer, Kind};
 use crate::storage::mvcc::row::{RowId, RowRef};
 use crate::storage::mvcc::table::{Meta, Writer, invalid, redb_error};
 use crate::storage::mvcc::types::{AppliedState, Lease};
@@ -71,7 +71,7 @@ enum Item<'a> {
 /// Walks through a whole stream. Refuses anything but a header, parts with leases, parts
 /// with rows in order, and the footer that fits them.
 fn for_each(file: &Arc<dyn File>, mut each: impl FnMut(Item<'_>) -> io::Result<()>) -> io::Result<Meta> {
-    let mut frames = frame::Reader::new(file)?;
+    let mut frames = frame::Reader::new(frame::SNAPSHOT, file)?;
     let mut hasher = blake3::Hasher::new();
     let (kind, raw) = frames.next()?;
     if kind != Kind::Header {
@@ -86,6 +86,7 @@ fn for_each(file: &Arc<dyn File>, mut each: impl FnMut(Item<'_>) -> io::Result<(
         let mut part = raw.as_slice();
         match kind {
             Kind::Header => return Err(invalid("the snapshot has a second header")),
+            Kind::Keys => return Err(invalid("the snapshot has a frame of a checkpoint")),
             Kind::Footer => break Footer::decode(raw.as_slice()).map_err(invalid)?,
             Kind::Rows | Kind::Leases => hasher.update(&raw),
         };

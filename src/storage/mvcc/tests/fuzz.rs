@@ -1,5 +1,7 @@
-//! Snapshots of arbitrary bytes: the receiver never panics, and takes only what was sent.
+//! Snapshots and checkpoints of arbitrary bytes: nobody who reads one panics, and a snapshot is
+//! taken only as it was sent.
 
+use super::checkpoint::CHECKPOINT_FILE;
 use super::snapshots::{dump, offer};
 use super::*;
 use crate::fuzz::{explore, mutate};
@@ -75,5 +77,25 @@ fn a_snapshot_of_damage_with_valid_checksums_is_refused() {
 fn a_snapshot_of_random_bytes_is_refused() {
     explore_snapshots("a_snapshot_of_random_bytes", 4096, false, |original, input| {
         [&original[..MAGIC_BYTES], input].concat()
+    });
+}
+
+/// What valid checksums hide may be taken for the truth, but never for a reason to panic.
+#[test]
+fn a_checkpoint_of_damage_is_read_or_refused() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(async {
+        let bench = checkpoints::with_checkpoint().await;
+        let original = bench.disk.contents(CHECKPOINT_FILE).expect("a checkpoint");
+        let (disk, view) = (bench.disk.boot(), bench.store.inner.shared.state.read().view.clone());
+        let file = disk.open(CHECKPOINT_FILE, false).expect("opens");
+        explore("a_checkpoint_of_damage", 64, |script| {
+            let mut bytes = original.clone();
+            mutate(&mut bytes, script);
+            reseal(&mut bytes);
+            file.set_len(0).and_then(|()| file.write_at(0, &bytes)).expect("writes");
+            let state = State::open(view.clone(), checkpoint::read(&disk)).expect("the table is sound");
+            assert_eq!(state.applied, bench.store.durable());
+        });
     });
 }

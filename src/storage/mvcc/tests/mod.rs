@@ -1,5 +1,6 @@
 //! Tests of the whole store: against a model, across crashes, and through snapshots.
 
+mod checkpoints;
 mod compaction;
 mod crash;
 mod fuzz;

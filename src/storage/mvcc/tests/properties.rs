@@ -15,6 +15,8 @@ enum Step {
     Mark,
     /// Flush what is durable: all but this many of the entries applied.
     Flush(u64),
+    /// Make a checkpoint of the index, for restarts.
+    Checkpoint,
     /// Restart without losing anything but the tail, which the log then brings back.
     Crash,
     /// Go on with a second store that was filled by a snapshot.
@@ -114,7 +116,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Blank),
         2 => Just(Step::Mark),
         3 => (0u64..4).prop_map(Step::Flush),
-        1 => Just(Step::Crash),
+        1 => Just(Step::Checkpoint),
+        2 => Just(Step::Crash),
         1 => Just(Step::Snapshot),
     ]
 }
@@ -171,6 +174,7 @@ impl World {
                     );
                 }
             }
+            Step::Checkpoint => self.bench.store.checkpoint().await.expect("a checkpoint"),
             Step::Crash => self.crash().await,
             Step::Snapshot => self.move_to_snapshot().await,
         }
@@ -183,6 +187,7 @@ impl World {
         self.bench = bench.crash();
         self.marks = self.bench.store.follow_marks();
         assert_eq!(self.bench.store.applied(), durable);
+        checkpoints::same_as_all_rows(&self.bench.store);
         for step in &self.log[self.bench.next as usize..] {
             replay(&mut self.bench, step);
         }
@@ -222,7 +227,7 @@ fn replay(bench: &mut Bench, step: &Step) {
             bench.store.apply_blank(at).expect("applies");
         }
         Step::Mark => drop(bench.apply_one(mark(7))),
-        Step::Flush(_) | Step::Crash | Step::Snapshot => unreachable!("not in the log"),
+        Step::Flush(_) | Step::Checkpoint | Step::Crash | Step::Snapshot => unreachable!("not in the log"),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Frames: `kind, raw length, stored length, CRC32C` and the stored bytes.
+//! Frames: `kind, raw length, stored length, CRC32C` and the stored bytes. Snapshots and
+//! checkpoints of the index are made of them.
 
 use std::io;
 use std::sync::Arc;
@@ -11,8 +12,16 @@ use crate::storage::mvcc::table::invalid;
 use crate::storage::mvcc::types::Lease;
 use prost::encoding::{decode_varint, encode_varint};
 
-/// The first bytes of a stream.
-pub(super) const MAGIC: &[u8; 8] = b"bwsnap1\n";
+/// What a stream of frames is: how it begins, and what errors call it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stream {
+    pub magic: &'static [u8; 8],
+    pub name: &'static str,
+}
+
+pub(super) const SNAPSHOT: Stream = Stream { magic: b"bwsnap1\n", name: "snapshot" };
+pub(super) const CHECKPOINT: Stream = Stream { magic: b"bwindex\n", name: "checkpoint" };
+
 /// kind (1), raw length (4), stored length (4), CRC32C (4); little-endian.
 const HEADER_BYTES: usize = 13;
 /// No frame is longer, raw or stored, in bytes. A part ends with the row that fills it,
@@ -27,6 +36,7 @@ pub(super) enum Kind {
     Rows = 2,
     Footer = 3,
     Leases = 4,
+    Keys = 5,
 }
 
 impl Kind {
@@ -36,12 +46,20 @@ impl Kind {
             2 => Ok(Kind::Rows),
             3 => Ok(Kind::Footer),
             4 => Ok(Kind::Leases),
-            other => Err(invalid(format!("a snapshot frame of unknown kind {other}"))),
+            5 => Ok(Kind::Keys),
+            other => Err(invalid(format!("a frame of unknown kind {other}"))),
+        }
+    }
+
+    fn is_compressed(self) -> bool {
+        match self {
+            Kind::Rows | Kind::Leases | Kind::Keys => true,
+            Kind::Header | Kind::Footer => false,
         }
     }
 }
 
-/// The footer's record.
+/// The record of a snapshot's footer.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Footer {
     #[prost(uint64, tag = "1")]
@@ -53,18 +71,17 @@ pub(super) struct Footer {
     pub leases: u64,
 }
 
-/// Appends a frame to `out`; rows are compressed.
+/// Appends a frame to `out`; all but header and footer are compressed.
 pub(super) fn write(kind: Kind, raw: &[u8], out: &mut BytesMut) -> io::Result<()> {
     let compressed;
-    let stored = match kind {
-        Kind::Rows | Kind::Leases => {
-            compressed = zstd::bulk::compress(raw, ZSTD_LEVEL)?;
-            &compressed
-        }
-        Kind::Header | Kind::Footer => raw,
+    let stored = if kind.is_compressed() {
+        compressed = zstd::bulk::compress(raw, ZSTD_LEVEL)?;
+        &compressed
+    } else {
+        raw
     };
     if raw.len().max(stored.len()) > MAX_FRAME_BYTES {
-        return Err(invalid("a row is too long for a snapshot"));
+        return Err(invalid("a row or key is too long for a frame"));
     }
     out.reserve(HEADER_BYTES + stored.len());
     let lengths = [raw.len() as u32, stored.len() as u32];
@@ -87,23 +104,24 @@ fn checksum(kind: u8, lengths: [u32; 2], stored: &[u8]) -> u32 {
 
 /// Reads frames from a file, one after the other.
 pub(super) struct Reader<'a> {
+    stream: Stream,
     file: &'a Arc<dyn File>,
     offset: u64,
     len: u64,
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(file: &'a Arc<dyn File>) -> io::Result<Self> {
-        let mut reader = Self { file, offset: 0, len: file.len()? };
-        if reader.take(MAGIC.len())? != MAGIC {
-            return Err(invalid("this is no snapshot"));
+    pub fn new(stream: Stream, file: &'a Arc<dyn File>) -> io::Result<Self> {
+        let mut reader = Self { stream, file, offset: 0, len: file.len()? };
+        if reader.take(stream.magic.len())? != stream.magic {
+            return Err(invalid(format!("this is no {}", stream.name)));
         }
         Ok(reader)
     }
 
     fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
         if self.len - self.offset < count as u64 {
-            return Err(invalid(format!("the snapshot was cut off at byte {}", self.len)));
+            return Err(invalid(format!("the {} was cut off at byte {}", self.stream.name, self.len)));
         }
         let mut bytes = vec![0; count];
         self.file.read_at(self.offset, &mut bytes)?;
@@ -124,26 +142,26 @@ impl<'a> Reader<'a> {
         };
         let (raw_len, stored_len, crc) = (word(1), word(5), word(9));
         if raw_len.max(stored_len) as usize > MAX_FRAME_BYTES {
-            return Err(damaged(at));
+            return Err(self.damaged(at));
         }
         let stored = self.take(stored_len as usize)?;
         if checksum(head[0], [raw_len, stored_len], &stored) != crc {
-            return Err(damaged(at));
+            return Err(self.damaged(at));
         }
         let kind = Kind::from_byte(head[0])?;
-        let raw = match kind {
-            Kind::Rows | Kind::Leases => zstd::bulk::decompress(&stored, raw_len as usize)?,
-            Kind::Header | Kind::Footer => stored,
+        let raw = match kind.is_compressed() {
+            true => zstd::bulk::decompress(&stored, raw_len as usize)?,
+            false => stored,
         };
         if raw.len() != raw_len as usize {
-            return Err(damaged(at));
+            return Err(self.damaged(at));
         }
         Ok((kind, raw))
     }
-}
 
-fn damaged(at: u64) -> io::Error {
-    invalid(format!("the snapshot is damaged in the frame at byte {at}"))
+    fn damaged(&self, at: u64) -> io::Error {
+        invalid(format!("the {} is damaged in the frame at byte {at}", self.stream.name))
+    }
 }
 
 /// Appends a lease to a part.
