@@ -28,6 +28,8 @@ enum Command {
     Fsync(FsyncArgs),
     /// Put more writers on a cluster than it serves, and see that it bears them
     Overload(crate::overload::Overload),
+    /// Load a healthy cluster for minutes, and see that it elects nobody
+    Soak(crate::soak::Soak),
     /// Start clusters of Bellwether and etcd by turns, measure both, write the page
     Compare(crate::compare::Compare),
 }
@@ -38,6 +40,7 @@ impl Cli {
         match self.command {
             Command::Fsync(args) => args.run(),
             Command::Overload(overload) => runtime.block_on(overload.run()),
+            Command::Soak(soak) => runtime.block_on(soak.run()),
             Command::Compare(compare) => runtime.block_on(compare.run()),
         }
     }
