@@ -68,6 +68,10 @@ soak seconds="600":
 bench:
     bench/compare
 
+# Instructions that the hot parts take, and the ratios between them that must hold.
+instructions:
+    bench/instructions
+
 # The same as the data grows, up to ten million revisions. Writes docs/benchmarks-growth.md.
 bench-growth:
     bench/compare --growth

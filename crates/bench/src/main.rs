@@ -1,8 +1,9 @@
 //! `bellwether-bench`: how Bellwether compares with etcd, and what it bears.
 //!
-//! Four subcommands, from the bottom up:
+//! Five subcommands, from the bottom up:
 //!
 //! - `fsync` asks what the disk can do, which bounds every durable write ([`probe::fsync`]);
+//! - `instructions` checks what callgrind counted of the hot parts ([`instructions`]);
 //! - `overload` starts a cluster, puts ten times more writers on it than it serves, and fails
 //!   when a bound is broken ([`overload`]);
 //! - `soak` loads a healthy cluster for ten minutes, and fails when it elects anybody ([`soak`]);
@@ -15,6 +16,7 @@
 mod chart;
 mod cli;
 mod compare;
+mod instructions;
 mod nodes;
 mod number;
 mod overload;
