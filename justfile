@@ -60,6 +60,18 @@ overload seconds="60":
     cargo build --release -p bellwether -p bellwether-bench
     target/release/bellwether-bench overload --seconds {{seconds}}
 
+# Ten minutes of 64 writers on three nodes; fails when a term changes.
+soak seconds="600":
+    bench/soak --seconds {{seconds}}
+
 # Beside etcd on this machine; leave it alone meanwhile. Writes docs/benchmarks.md.
 bench:
     bench/compare
+
+# Instructions that the hot parts take, and the ratios between them that must hold.
+instructions:
+    bench/instructions
+
+# The same as the data grows, up to ten million revisions. Writes docs/benchmarks-growth.md.
+bench-growth:
+    bench/compare --growth

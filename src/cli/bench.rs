@@ -57,6 +57,10 @@ pub struct Bench {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = endpoints::duration)]
     warmup: Duration,
 
+    /// How long to wait for an answer; what comes later, or never, counts as an error
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = endpoints::duration)]
+    timeout: Duration,
+
     /// Keys to choose from
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..1_000_000_000))]
     keys: u64,
@@ -205,6 +209,7 @@ impl Bench {
             pace: self.rate.map_or(Pace::Closed, Pace::Open),
             warmup: self.warmup,
             extent: self.count.map_or(Extent::Time(self.duration), Extent::Requests),
+            timeout: self.timeout,
             seed: self.seed,
         }
     }
@@ -252,7 +257,7 @@ mod tests {
             "put --endpoints http://a:1,http://b:1 --body bytes",
             "get --local --rate 0.5 --distribution zipf",
             "range --local --range-size 10000 --etcd a:2379",
-            "txn --count 7 --output csv --connections 3",
+            "txn --count 7 --output csv --connections 3 --timeout 500ms",
             "watch --watchers 5 --etcd http://a:1",
             "lease --etcd a:1 --pids 1,2",
         ] {
@@ -274,6 +279,7 @@ mod tests {
             ("put --body bytes --etcd a:1", "cannot be used with"),
             ("range --range-size 10001", "1..=10000"),
             ("put --duration 5", "write 500ms, 5s or 1m"),
+            ("put --timeout 0s", "write 500ms, 5s or 1m"),
             ("read", "possible values"),
         ] {
             let told = refusal(arguments);

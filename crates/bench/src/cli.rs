@@ -26,8 +26,12 @@ pub struct Cli {
 enum Command {
     /// Measure the small durable writes that a disk takes a second
     Fsync(FsyncArgs),
+    /// Check the ratios between instruction counts, which bench/instructions takes
+    Instructions(crate::instructions::Instructions),
     /// Put more writers on a cluster than it serves, and see that it bears them
     Overload(crate::overload::Overload),
+    /// Load a healthy cluster for minutes, and see that it elects nobody
+    Soak(crate::soak::Soak),
     /// Start clusters of Bellwether and etcd by turns, measure both, write the page
     Compare(crate::compare::Compare),
 }
@@ -37,7 +41,9 @@ impl Cli {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         match self.command {
             Command::Fsync(args) => args.run(),
+            Command::Instructions(instructions) => instructions.run(),
             Command::Overload(overload) => runtime.block_on(overload.run()),
+            Command::Soak(soak) => runtime.block_on(soak.run()),
             Command::Compare(compare) => runtime.block_on(compare.run()),
         }
     }

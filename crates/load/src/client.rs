@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::keys::{Keys, Values, write_key};
 use crate::load::{Load, Workload};
@@ -77,11 +77,23 @@ impl<S: Session> Client<S> {
         loop {
             let since = self.turns.turn().await;
             let Some(ticket) = self.shared.tally.begin() else { return };
-            let answer = self.request().await;
+            let answer = self.answer().await;
             self.shared.tally.end(ticket, since, &answer);
             if answer.is_err() {
                 sleep(ERROR_PAUSE).await;
-                self.session.recover().await;
+                // A node that hangs may hang here, too; then the next request fails as well.
+                let _ = timeout(self.shared.load.timeout, self.session.recover()).await;
+            }
+        }
+    }
+
+    async fn answer(&mut self) -> Result<Answer> {
+        let limit = self.shared.load.timeout;
+        match timeout(limit, self.request()).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.session.give_up();
+                Err(anyhow!("no answer within {limit:?}: whether it was carried out is unknown"))
             }
         }
     }

@@ -24,6 +24,6 @@ pub mod watch;
 mod window;
 
 pub use keys::{Distribution, KEY_BYTES};
-pub use load::{Extent, Load, Pace, Workload};
+pub use load::{ANSWER_TIMEOUT, Extent, Load, Pace, Workload};
 pub use outcome::Outcome;
 pub use run::{fill, run};

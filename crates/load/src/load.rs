@@ -69,8 +69,14 @@ pub struct Load {
     pub pace: Pace,
     pub warmup: Duration,
     pub extent: Extent,
+    /// A request that is not answered by then is given up. It counts as an error, though it
+    /// may have been carried out, or may be yet.
+    pub timeout: Duration,
     pub seed: u64,
 }
+
+/// Above what a server makes a request wait by itself, so that its own answer comes first.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Default for Load {
     fn default() -> Self {
@@ -86,6 +92,7 @@ impl Default for Load {
             pace: Pace::Closed,
             warmup: Duration::from_secs(1),
             extent: Extent::Time(Duration::from_secs(10)),
+            timeout: ANSWER_TIMEOUT,
             seed: 1,
         }
     }

@@ -34,6 +34,8 @@ pub struct Outcome {
     pub p99_us: u64,
     pub p999_us: u64,
     pub max_us: u64,
+    /// The longest time in which nothing was answered as wanted.
+    pub longest_gap_us: u64,
     /// Of this process: processor seconds per 1,000 operations.
     pub client_cpu_per_1000: f64,
     /// The same, summed over the servers; none when their process ids are not known.
@@ -75,6 +77,7 @@ impl Outcome {
             p99_us: latencies.value_at_quantile(0.99),
             p999_us: latencies.value_at_quantile(0.999),
             max_us: latencies.max(),
+            longest_gap_us: u64::try_from(tally.longest_gap().as_micros()).unwrap_or(u64::MAX),
             client_cpu_per_1000: per_1000(measured.own_cpu),
             server_cpu_per_1000: servers.map(|servers| per_1000(servers.cpu)),
             server_resident_bytes: servers.map(|servers| servers.resident_after),

@@ -63,6 +63,7 @@ fn latencies(outcome: &Outcome) -> Vec<Line> {
         ("latency p99", us(outcome.p99_us)),
         ("latency p99.9", us(outcome.p999_us)),
         ("latency max", us(outcome.max_us)),
+        ("longest gap", us(outcome.longest_gap_us)),
     ]
 }
 

@@ -10,10 +10,11 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use tokio::task::LocalSet;
+use tokio::time::timeout;
 
 use crate::client::{Client, Shared};
 use crate::keys::{Values, write_key};
-use crate::load::Load;
+use crate::load::{ANSWER_TIMEOUT, Load};
 use crate::outcome::Outcome;
 use crate::target::{Route, Session, Target};
 use crate::window::measure;
@@ -46,7 +47,8 @@ pub async fn fill<T: Target>(target: &T, keys: u64, value_bytes: usize, clients:
             while next.get() < keys {
                 let number = next.replace(next.get() + 1);
                 write_key(&mut key, number);
-                session.put(&key, values.get(number)).await?;
+                let put = timeout(ANSWER_TIMEOUT, session.put(&key, values.get(number))).await;
+                put.with_context(|| format!("no answer within {ANSWER_TIMEOUT:?}"))??;
             }
             anyhow::Ok(())
         }));

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
 use anyhow::Result;
 use hdrhistogram::Histogram;
@@ -49,6 +50,9 @@ pub struct Tally {
     /// Begun and not answered, warm-up included.
     pub under_way: Cell<u64>,
     pub first_error: RefCell<Option<String>>,
+    /// When the window opened, or the last of its requests was answered as wanted since.
+    answered: Cell<Option<Instant>>,
+    longest_gap: Cell<Duration>,
 }
 
 impl Tally {
@@ -69,15 +73,30 @@ impl Tally {
             lost: Cell::default(),
             under_way: Cell::default(),
             first_error: RefCell::default(),
+            answered: Cell::default(),
+            longest_gap: Cell::default(),
         }))
     }
 
     pub fn open_window(&self) {
+        self.answered.set(Some(Instant::now()));
         self.phase.set(Phase::Window);
     }
 
     pub fn close_window(&self) {
+        self.note_answer();
         self.phase.set(Phase::Over);
+    }
+
+    /// The longest time in the window in which nothing was answered as wanted.
+    pub fn longest_gap(&self) -> Duration {
+        self.longest_gap.get()
+    }
+
+    fn note_answer(&self) {
+        let now = Instant::now();
+        let gap = self.answered.replace(Some(now)).map(|last| now - last);
+        self.longest_gap.set(self.longest_gap.get().max(gap.unwrap_or_default()));
     }
 
     pub fn is_open(&self) -> bool {
@@ -132,6 +151,7 @@ impl Tally {
     }
 
     pub fn record(&self, since: Instant) {
+        self.note_answer();
         let took = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.latencies.borrow_mut().saturating_record(took.max(1));
     }

@@ -48,10 +48,13 @@ use super::admission::Admission;
 use crate::metrics::RequestLabels;
 use crate::node::Node;
 pub use body::RequestBody;
+// For benches/.
 use error::{ApiError, ApiResult};
 use memory::Budget;
 use route::Route;
 use turns::Turns;
+#[doc(hidden)]
+pub use value::{parse_json, show};
 
 /// The longest key in bytes, after percent-decoding. Long enough for a path-like key,
 /// short enough that an index of a million keys stays in memory.

@@ -36,6 +36,7 @@ pub fn cluster_with(program: &Path, dir: &Path, settings: &[(&'static str, Strin
             args: vec!["serve".into()],
             env,
             log: dir.join(format!("{name}.log")),
+            data: dir.join(&name),
             url: urls[index].clone(),
         }
     };

@@ -22,13 +22,13 @@ pub fn cluster_of(members: usize, program: &Path, dir: &Path, flags: &[&str]) ->
     let initial: Vec<String> =
         (0..members).map(|index| format!("{}={}", name(index), url(peer[index]))).collect();
     let spec = |index: usize| {
-        let data: OsString = dir.join(name(index)).into();
+        let data = dir.join(name(index));
         let (clients, peers) = (url(client[index]), url(peer[index]));
         let mut args: Vec<OsString> = vec![
             "--name".into(),
             name(index).into(),
             "--data-dir".into(),
-            data,
+            data.clone().into(),
             "--listen-client-urls".into(),
             clients.clone().into(),
             "--advertise-client-urls".into(),
@@ -42,7 +42,7 @@ pub fn cluster_of(members: usize, program: &Path, dir: &Path, flags: &[&str]) ->
         ];
         args.extend(flags.iter().map(OsString::from));
         let log = dir.join(format!("{}.log", name(index)));
-        Spec { program: program.to_owned(), args, env: vec![], log, url: clients }
+        Spec { program: program.to_owned(), args, env: vec![], log, data, url: clients }
     };
     Ok(Cluster::new(dir, (0..members).map(spec).collect()))
 }

@@ -32,6 +32,8 @@ struct Spec {
     env: Vec<(&'static str, OsString)>,
     /// Where its output goes.
     log: PathBuf,
+    /// Where it keeps what it holds.
+    data: PathBuf,
     /// Where clients reach it: `http://127.0.0.1:port`.
     url: String,
 }
@@ -59,6 +61,11 @@ impl Cluster {
 
     pub fn pids(&self) -> Vec<u32> {
         self.nodes.iter().filter_map(|node| node.child.as_ref()).map(Child::id).collect()
+    }
+
+    /// Where the servers keep what they hold.
+    pub fn data_dirs(&self) -> impl Iterator<Item = &Path> {
+        self.nodes.iter().map(|node| node.spec.data.as_path())
     }
 
     pub fn start_all(&mut self) -> Result<()> {
@@ -104,6 +111,16 @@ impl Cluster {
                 let last = log.lines().last().unwrap_or("(no output)");
                 bail!("{} ended: {status}; its last words: {last}", node.spec.program.display());
             }
+        }
+        Ok(())
+    }
+
+    /// Copies what the servers said into this directory, which is made anew.
+    pub fn keep_logs(&self, to: &Path) -> Result<()> {
+        empty(to)?;
+        for node in &self.nodes {
+            let name = node.spec.log.file_name().context("a log without a name")?;
+            std::fs::copy(&node.spec.log, to.join(name)).context("keeping a log")?;
         }
         Ok(())
     }
@@ -163,6 +180,7 @@ mod tests {
             args: args.iter().map(OsString::from).collect(),
             env: vec![],
             log: dir.join("log"),
+            data: dir.clone(),
             url: String::new(),
         };
         Cluster::new(&dir, vec![spec])

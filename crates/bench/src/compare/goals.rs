@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
-use super::report::{Page, number};
+use super::report::Page;
 use super::samples::{Clients, Figure, Job};
+use crate::number::number;
 
 /// How a figure is judged.
 #[derive(Clone, Copy)]

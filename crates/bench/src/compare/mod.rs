@@ -8,6 +8,7 @@
 
 mod accepted;
 mod goals;
+mod growth;
 mod loads;
 mod outages;
 mod plots;
@@ -65,6 +66,14 @@ pub struct Compare {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
 
+    /// What both cost as the data grows instead, which takes much longer; writes another page
+    #[arg(long, conflicts_with = "rounds")]
+    growth: bool,
+
+    /// With --growth: the sizes, in revisions [default: 10000,1000000,10000000]
+    #[arg(long, value_name = "N", value_delimiter = ',', requires = "growth")]
+    sizes: Vec<u64>,
+
     /// Print every sample as one JSON object
     #[arg(long)]
     json: bool,
@@ -121,6 +130,21 @@ impl Plan {
 
 impl Compare {
     pub async fn run(self) -> Result<()> {
+        if self.growth { self.run_growth().await } else { self.run_rounds().await }
+    }
+
+    async fn run_growth(&self) -> Result<()> {
+        let page = tokio::select! {
+            page = growth::run(self) => page?,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        };
+        if self.json || self.out.is_none() {
+            println!("{}", serde_json::to_string(&page)?);
+        }
+        self.out.as_deref().map_or(Ok(()), |out| growth::write(&page, out))
+    }
+
+    async fn run_rounds(&self) -> Result<()> {
         let mut plan = if self.quick { Plan::quick() } else { Plan::full() };
         plan.rounds = self.rounds.map_or(plan.rounds, usize::from);
         let page = tokio::select! {

@@ -8,6 +8,7 @@ use super::plots::PLOTS;
 use super::samples::{Clients, Figure, Job, Samples, Way};
 use super::{Plan, goals};
 use crate::cluster::NODES;
+use crate::number::{count, number};
 use crate::probe::machine::Machine;
 
 /// All that the page shows.
@@ -150,7 +151,6 @@ fn limits(page: &Page) -> String {
 }
 
 fn rest(page: &Page) -> Vec<Row> {
-    let count = |value: u64| number(Some(value as f64), 0);
     let Plan { keys, missed, most_keys, .. } = page.plan;
     let (keys, missed, most) = (count(keys), count(missed), count(most_keys));
     vec![
@@ -185,21 +185,6 @@ fn table(page: &Page, title: &str, rows: &[Row]) -> String {
     text
 }
 
-/// With a comma between thousands; a dash for what was not measured.
-pub fn number(value: Option<f64>, decimals: usize) -> String {
-    let Some(value) = value.filter(|value| value.is_finite()) else { return "–".to_owned() };
-    let text = format!("{value:.decimals$}");
-    let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
-    let mut grouped = String::new();
-    for (at, digit) in whole.chars().enumerate() {
-        if at > 0 && (whole.len() - at) % 3 == 0 && digit.is_ascii_digit() {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped + fraction
-}
-
 fn method(page: &Page) -> String {
     let spread = |samples: &Samples| {
         let rates = by_job(Figure::Rate, 0).into_iter().filter_map(|row| samples.spread(row.figure));
@@ -230,7 +215,7 @@ fn method(page: &Page) -> String {
         rounds = page.plan.rounds,
         window = page.plan.window.as_secs_f64(),
         value = page.plan.value_bytes,
-        keys = number(Some(page.plan.keys as f64), 0),
+        keys = count(page.plan.keys),
         few = super::FEW_CONNECTIONS,
         ours_spread = spread(&page.bellwether),
         theirs_spread = spread(&page.etcd),
@@ -291,13 +276,5 @@ pub mod tests {
         page.etcd.add(Figure::P50(Job::Put, Clients::One), 1.0);
         let text = markdown(&page, None);
         assert!(text.contains("2.50 times with etcd"), "{text}");
-    }
-
-    #[test]
-    fn thousands_are_grouped() {
-        let cases = [(0.0, 0, "0"), (999.0, 0, "999"), (1000.0, 0, "1,000"), (1234567.25, 2, "1,234,567.25")];
-        for (value, decimals, expected) in cases {
-            assert_eq!(number(Some(value), decimals), expected);
-        }
     }
 }

@@ -48,7 +48,7 @@ async fn follower(target: &EtcdTarget) -> Result<usize> {
 
 /// Writes a key that wasn't there, starts this node, and waits until it shows the key by
 /// itself.
-async fn until_it_shows(
+pub async fn until_it_shows(
     cluster: &mut Cluster,
     target: &EtcdTarget,
     node: usize,

@@ -70,7 +70,7 @@ async fn idle(cluster: &Cluster, plan: &Plan, to: &mut Samples) -> Result<()> {
 }
 
 /// Of the node that takes most.
-fn memory_mib(cluster: &Cluster) -> Result<f64> {
+pub fn memory_mib(cluster: &Cluster) -> Result<f64> {
     let all = cluster.pids().into_iter().map(resident_bytes).collect::<Result<Vec<_>>>()?;
     let most = all.into_iter().max().context("no server runs")?;
     Ok(most as f64 / (1024.0 * 1024.0))

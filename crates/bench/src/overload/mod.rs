@@ -17,15 +17,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use http::{Method, StatusCode};
-use serde_json::Value;
+use http::Method;
 use tokio::time::{Instant, sleep};
 
-use crate::cluster::{Cluster, bellwether};
+use crate::cluster::bellwether;
+use crate::nodes;
 use bellwether_load::probe::process::resident_bytes;
 use bellwether_load::target::Address;
-use bellwether_load::target::Target;
-use bellwether_load::target::http::{Body, HttpTarget, Link};
+use bellwether_load::target::http::Link;
 use report::Report;
 use writers::{Seen, Writers};
 
@@ -33,8 +32,6 @@ use writers::{Seen, Writers};
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 /// How often history is forgotten.
 const COMPACT_INTERVAL: Duration = Duration::from_secs(1);
-/// A new cluster on a busy machine.
-const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Before each phase is measured.
 const WARMUP: Duration = Duration::from_secs(2);
 
@@ -83,36 +80,22 @@ impl Overload {
         let settings = [("MAX_INFLIGHT_REQUESTS", self.served.to_string())];
         let mut cluster = bellwether::cluster_with(&self.program, &self.dir, &settings)?;
         cluster.start_all()?;
-        let nodes: Rc<[Address]> =
+        let addresses: Rc<[Address]> =
             cluster.urls().iter().map(|url| Address::parse(url)).collect::<Result<_>>()?;
-        let leader = leader(&mut cluster).await?;
-        let mut writers = Writers::new(nodes[leader].clone());
-        let watch = Watch { nodes: nodes.clone(), pids: cluster.pids(), leader };
+        let leader = nodes::leader(&mut cluster).await?;
+        let mut writers = Writers::new(addresses[leader].clone());
+        let watch = Watch { nodes: addresses.clone(), pids: cluster.pids(), leader };
         let calm = watch.phase(&mut writers, served, Duration::from_secs(self.calm_seconds)).await?;
         let storm_writers = served * usize::from(self.times);
         let storm = watch.phase(&mut writers, storm_writers, Duration::from_secs(self.seconds)).await?;
         cluster.check()?;
         // Who leads now is asked anew: a changed leader is for the report to tell.
-        let lost = writers.count_lost(&nodes[self::leader(&mut cluster).await?]).await?;
+        let lost = writers.count_lost(&addresses[nodes::leader(&mut cluster).await?]).await?;
         let report = Report { calm, storm, lost };
         print!("{}", report.table());
         let broken = report.broken();
         ensure!(broken.is_empty(), "bounds were broken:\n{}", broken.join("\n"));
         Ok(())
-    }
-}
-
-/// Waits until somebody leads and everybody is there.
-async fn leader(cluster: &mut Cluster) -> Result<usize> {
-    let target = HttpTarget::new(&cluster.urls(), Body::Json, None)?;
-    let until = Instant::now() + START_TIMEOUT;
-    loop {
-        match target.leader().await {
-            Ok(leader) => return Ok(leader),
-            Err(error) if Instant::now() > until => return Err(error).context("the cluster did not start"),
-            Err(_) => cluster.check()?,
-        }
-        sleep(WATCH_INTERVAL).await;
     }
 }
 
@@ -149,7 +132,7 @@ impl Watch {
             let (mut revision, mut answered) = (0, 0);
             for node in self.nodes.iter() {
                 // In a storm an answer may be late; the terms at the end are always seen.
-                let Ok(status) = status(node).await else { continue };
+                let Ok(status) = nodes::status(node).await else { continue };
                 let term = status["term"].as_u64().context("a status without a term")?;
                 terms = (terms.0.min(term), terms.1.max(term));
                 revision = status["revision"].as_u64().unwrap_or(0).max(revision);
@@ -167,13 +150,6 @@ impl Watch {
     fn memory(&self) -> Result<Vec<u64>> {
         self.pids.iter().map(|pid| resident_bytes(*pid)).collect()
     }
-}
-
-async fn status(node: &Address) -> Result<Value> {
-    let request = node.request(Method::GET, "/status?limit=0", Bytes::new())?;
-    let reply = Link::open(node).await?.exchange(request).await?;
-    ensure!(reply.status() == StatusCode::OK, "/status said {}", reply.status());
-    serde_json::from_slice(reply.body()).context("/status is not JSON")
 }
 
 /// May be refused as any other write: then the next one forgets more.

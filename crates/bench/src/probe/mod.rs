@@ -1,4 +1,5 @@
 //! What is measured of the machine itself.
 
+pub mod disk;
 pub mod fsync;
 pub mod machine;

@@ -107,6 +107,8 @@ impl Session for ToySession {
         self.answer().await
     }
 
+    fn give_up(&mut self) {}
+
     async fn recover(&mut self) {}
 }
 
@@ -150,6 +152,37 @@ async fn an_open_loop_sees_what_a_stall_does_to_all_who_come_meanwhile() {
 async fn a_closed_loop_hardly_sees_the_same_stall() {
     let outcome = run(&stalling(), &load(Workload::Put, 4), &[], "").await.expect("runs");
     assert!(outcome.p99_us < 15_000 && outcome.max_us > 1_000_000, "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_gap_is_the_stall_of_all() {
+    let stalled = run(&stalling(), &load(Workload::Put, 4), &[], "").await.expect("runs");
+    assert!((1_500_000..1_520_000).contains(&stalled.longest_gap_us), "{stalled:?}");
+    let calm = run(&Toy::new(SHORT), &load(Workload::Put, 4), &[], "").await.expect("runs");
+    assert!((9_000..13_000).contains(&calm.longest_gap_us), "{calm:?}");
+}
+
+/// Three requests to a node that hangs for five seconds from the window's start on.
+async fn to_a_frozen_node(timeout: Duration) -> Outcome {
+    let stall = (Duration::from_secs(1), Duration::from_secs(6));
+    let toy = Toy { stall: Some(stall), ..Toy::new(SHORT) };
+    let load = Load { extent: Extent::Requests(3), timeout, ..load(Workload::Put, 3) };
+    run(&toy, &load, &[], "").await.expect("ends")
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_answered_in_time_is_an_error_and_ends_a_count_as_well() {
+    let outcome = to_a_frozen_node(Duration::from_secs(2)).await;
+    assert_eq!((outcome.operations, outcome.errors), (0, 3), "{outcome:?}");
+    let why = outcome.first_error.as_deref().unwrap_or_default();
+    assert!(why.contains("no answer within 2s") && why.contains("unknown"), "{why}");
+    assert!((1.9..2.5).contains(&outcome.seconds), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_more_patience_the_same_requests_are_answered() {
+    let outcome = to_a_frozen_node(Duration::from_secs(10)).await;
+    assert_eq!((outcome.operations, outcome.errors), (3, 0), "{outcome:?}");
 }
 
 #[tokio::test(start_paused = true)]

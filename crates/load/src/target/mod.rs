@@ -9,8 +9,11 @@ mod address;
 pub mod etcd;
 pub mod http;
 
+use std::time::Duration;
+
 use anyhow::Result;
 use bytes::Bytes;
+use tokio::time::timeout;
 
 pub use address::Address;
 
@@ -74,8 +77,20 @@ pub trait Session {
     /// Renews a lease of this session's own.
     async fn keep_alive(&mut self) -> Result<()>;
 
+    /// The last request's answer is awaited no more: its node may hang.
+    fn give_up(&mut self);
+
     /// After an error: whatever makes the next request likely to succeed.
     async fn recover(&mut self);
+}
+
+/// How long a node may take to say whether it leads. One that hangs is passed over.
+const LEADS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Whether a node that is asked so says that it leads, and in time: one that is down, or
+/// hangs, doesn't lead; the others tell.
+async fn says_yes(asking: impl Future<Output = Result<bool>>) -> bool {
+    matches!(timeout(LEADS_TIMEOUT, asking).await, Ok(Ok(true)))
 }
 
 /// The node for a route; the leader is looked for only where it matters.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use prost::Message;
 use tokio::sync::Mutex;
 
-use super::{Address, Freshness, Route, Session, Swap, Target, node_for};
+use super::{Address, Freshness, Route, Session, Swap, Target, node_for, says_yes};
 use grpc::{Channel, Replies, Requests};
 
 #[allow(missing_docs, clippy::all)]
@@ -81,8 +81,7 @@ impl Target for EtcdTarget {
 
     async fn leader(&self) -> Result<usize> {
         for (node, address) in self.nodes.iter().enumerate() {
-            // One that is down doesn't lead; the others tell.
-            if self.leads(address).await.unwrap_or(false) {
+            if says_yes(self.leads(address)).await {
                 return Ok(node);
             }
         }
@@ -111,46 +110,60 @@ async fn status(node: &Address) -> Result<StatusResponse> {
 /// A connection that several sessions share, made anew by the first to miss it.
 struct Link {
     nodes: Rc<[Address]>,
-    now: Mutex<(usize, Channel)>,
+    now: Mutex<Now>,
+}
+
+/// The connection that a link has now.
+struct Now {
+    node: usize,
+    /// One more than the link's last one had.
+    number: usize,
+    channel: Channel,
 }
 
 impl Link {
     async fn open(nodes: Rc<[Address]>, node: usize) -> Result<Rc<Self>> {
         let channel = Channel::open(nodes.get(node).context("no such node")?).await?;
-        Ok(Rc::new(Self { nodes, now: Mutex::new((node, channel)) }))
+        Ok(Rc::new(Self { nodes, now: Mutex::new(Now { node, number: 0, channel }) }))
     }
 
     /// A channel that may be used now. After a loss the next node is tried: any of them
-    /// passes writes on to the leader.
-    async fn channel(&self) -> Channel {
+    /// passes writes on to the leader. `hung` is a connection that a request got no answer on.
+    async fn channel(&self, hung: Option<usize>) -> (usize, Channel) {
         let mut now = self.now.lock().await;
-        if !now.1.lives().await {
-            now.0 = (now.0 + 1) % self.nodes.len();
+        if hung == Some(now.number) || !now.channel.lives().await {
+            now.node = (now.node + 1) % self.nodes.len();
             // If that fails, the next request fails, too, and comes here again.
-            if let Ok(channel) = Channel::open(&self.nodes[now.0]).await {
-                now.1 = channel;
+            if let Ok(channel) = Channel::open(&self.nodes[now.node]).await {
+                now.number += 1;
+                now.channel = channel;
             }
         }
-        now.1.clone()
+        (now.number, now.channel.clone())
     }
 }
 
 pub struct EtcdSession {
     link: Rc<Link>,
+    /// Which of the link's connections it is.
+    number: usize,
     channel: Channel,
+    /// The connection gave no answer: others that share it need not wait for that, too.
+    hung: bool,
     /// Granted with the first renewal.
     lease: Option<Lease>,
 }
 
 impl EtcdSession {
     async fn new(link: Rc<Link>) -> Self {
-        let channel = link.channel().await;
-        Self { link, channel, lease: None }
+        let (number, channel) = link.channel(None).await;
+        Self { link, number, channel, hung: false, lease: None }
     }
 
     /// Another client on the same connection.
     pub fn another(&self) -> Self {
-        Self { link: self.link.clone(), channel: self.channel.clone(), lease: None }
+        let (number, channel) = (self.number, self.channel.clone());
+        Self { link: self.link.clone(), number, channel, hung: false, lease: None }
     }
 }
 
@@ -198,9 +211,15 @@ impl Session for EtcdSession {
         }
     }
 
+    fn give_up(&mut self) {
+        self.hung = true;
+    }
+
     async fn recover(&mut self) {
         self.lease = None;
-        self.channel = self.link.channel().await;
+        let hung = self.hung.then_some(self.number);
+        (self.number, self.channel) = self.link.channel(hung).await;
+        self.hung = false;
     }
 }
 

@@ -13,7 +13,7 @@ use http_body_util::Full;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Address, Freshness, Route, Session, Swap, Target, node_for};
+use super::{Address, Freshness, Route, Session, Swap, Target, node_for, says_yes};
 pub use link::Link;
 use link::SharedLink;
 
@@ -81,8 +81,7 @@ impl Target for HttpTarget {
 
     async fn leader(&self) -> Result<usize> {
         for node in 0..self.nodes.len() {
-            // One that is down doesn't lead; the others tell.
-            if self.leads(node).await.unwrap_or(false) {
+            if says_yes(self.leads(node)).await {
                 return Ok(node);
             }
         }
@@ -197,6 +196,11 @@ impl Session for HttpSession {
 
     async fn keep_alive(&mut self) -> Result<()> {
         bail!(NO_LEASES)
+    }
+
+    fn give_up(&mut self) {
+        // What was sent on a connection went with it.
+        self.way = None;
     }
 
     async fn recover(&mut self) {
