@@ -53,10 +53,10 @@ mod tests {
         let (asked, answer) = oneshot::channel::<()>();
         let (done, mut both_done) = tokio::sync::mpsc::unbounded_channel();
         let second_done = done.clone();
-        begin.execute(async move { drop(done.send("at once")) });
+        begin.execute(async move { done.send("at once").expect("somebody listens") });
         begin.execute(async move {
             let _ = answer.await;
-            drop(second_done.send("later"));
+            second_done.send("later").expect("somebody listens");
         });
         assert!(both_done.try_recv().is_err(), "nothing begins before it is its turn");
         begin.begin_all();
