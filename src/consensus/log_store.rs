@@ -147,19 +147,17 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let mut persisted: Vec<(PersistedSlot, LogId)> = Vec::new();
         let mut translated = Vec::new();
-        let mut own = true;
+        let mut urgent = false;
         for mut entry in entries {
             if let EntryPayload::Normal(batch) = &mut entry.payload {
-                own &= batch.own;
-                if let Some(slot) = batch.persisted.take() {
-                    persisted.push((slot, from_raft_id(entry.log_id)));
-                }
+                let slot = batch.persisted.take();
+                urgent |= slot.is_some() || !batch.own;
+                persisted.extend(slot.map(|slot| (slot, from_raft_id(entry.log_id))));
             } else {
-                own = false;
+                urgent = true;
             }
             translated.push(to_log_entry(&entry));
         }
-        let urgent = !own || !persisted.is_empty();
         let appended = self.appended.clone();
         let done = move |result| {
             let append = Appended { result, persisted, flushed };

@@ -138,30 +138,24 @@ impl Log {
 
     /// Entries are readable when this returns and durable when `flushed` is called. With
     /// an error nothing was appended, and `flushed` is told, too.
-    pub fn append(&self, mut entries: Vec<Entry>, flushed: Flushed) -> io::Result<()> {
-        let mut waiter = Some(flushed);
-        let appended = self.change(|state| state.append(&mut entries, &mut waiter));
-        Self::refuse(&appended, waiter);
-        appended
+    pub fn append(&self, entries: Vec<Entry>, flushed: Flushed) -> io::Result<()> {
+        self.append_for_later(entries, flushed)?;
+        self.begin_writing()
     }
 
     /// The same, but nothing is written before [`Log::begin_writing`], or the next change.
     pub fn append_for_later(&self, mut entries: Vec<Entry>, flushed: Flushed) -> io::Result<()> {
         let mut waiter = Some(flushed);
         let appended = self.0.state.lock().append(&mut entries, &mut waiter);
-        Self::refuse(&appended, waiter);
+        if let (Err(error), Some(flushed)) = (&appended, waiter) {
+            flushed(Err(Failure::new(error).to_error()));
+        }
         appended
     }
 
-    fn refuse(appended: &io::Result<()>, waiter: Option<Flushed>) {
-        if let (Err(error), Some(flushed)) = (appended, waiter) {
-            flushed(Err(Failure::new(error).to_error()));
-        }
-    }
-
-    /// Writes and syncs what waits.
+    /// Has what waits written and synced.
     pub fn begin_writing(&self) -> io::Result<()> {
-        self.wake()
+        self.change(|_| Ok(()))
     }
 
     /// Durable when it returns, and everything appended before it too.
