@@ -3,11 +3,11 @@
 //! The index is a function of the table's rows, so a checkpoint says nothing new and may be
 //! thrown away at any time. Rows are only added at the end, and removed by sweeps; a
 //! checkpoint therefore names the table by its generation, the revision up to which it has
-//! the rows, and how far a sweep had come. On open, [`read`] follows the table from there:
+//! the rows, and how far a sweep had come. On open, [`read()`] follows the table from there:
 //! it forgets what was swept since, and reads the rows that were added. What it cannot
 //! follow, or does not add up in the end, is no use, and then every row is read.
 //!
-//! [`write`] makes one in small steps between flushes, so that nothing waits for it. Sweeps
+//! [`mod@write`] makes one in small steps between flushes, so that nothing waits for it. Sweeps
 //! do wait, for the index must not lose versions meanwhile; versions that it gains are left
 //! out, for they are later than the checkpoint.
 //!
