@@ -243,10 +243,8 @@ impl KeyIndex {
     }
 
     /// All keys after this one (`None`: all), in order.
-    pub fn after<'a>(&'a self, key: Option<&[u8]>) -> impl Iterator<Item = (&'a [u8], &'a History)> {
-        let bounds = (key.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
-        let keys = self.order.range::<[u8], _>(bounds);
-        keys.filter_map(|key| Some((key.as_slice(), self.histories.get(key)?)))
+    pub fn after(&self, key: Option<&[u8]>) -> impl Iterator<Item = (&[u8], &History)> {
+        self.between((key.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
     }
 
     /// The number of keys that exist now.
@@ -297,38 +295,29 @@ impl KeyIndex {
         Ok((before, next))
     }
 
-    /// Keys in `range`, in order, with their histories; also those deleted by now.
+    /// Keys in `range`, in order, with their histories; also those deleted by now. A single key
+    /// is not looked for in the order of all.
     pub fn range<'a>(&'a self, range: &'a KeyRange) -> impl Iterator<Item = (&'a [u8], &'a History)> {
-        // B-tree ranges panic when they are inverted; an inverted range holds no key.
-        let bounds: (Bound<&[u8]>, Bound<&[u8]>) = match range {
-            KeyRange::One(key) => (Bound::Included(key), Bound::Included(key)),
-            KeyRange::Between(start, end) if start >= end => (Bound::Included(start), Bound::Included(start)),
-            KeyRange::Between(start, end) => (Bound::Included(start), Bound::Excluded(end)),
-            KeyRange::From(start) => (Bound::Included(start), Bound::Unbounded),
+        let (one, bounds) = match range {
+            KeyRange::One(key) => (self.histories.get(key).map(|history| (&key[..], history)), None),
+            // B-tree ranges panic when they are inverted; an inverted range holds no key.
+            KeyRange::Between(start, end) if start >= end => (None, None),
+            KeyRange::Between(start, end) => {
+                (None, Some((Bound::Included(&start[..]), Bound::Excluded(&end[..]))))
+            }
+            KeyRange::From(start) => (None, Some((Bound::Included(&start[..]), Bound::Unbounded))),
         };
-        let empty = matches!(range, KeyRange::Between(start, end) if start >= end);
-        let keys = self.order.range::<[u8], _>(bounds).take(if empty { 0 } else { usize::MAX });
-        keys.filter_map(|key| Some((key.as_slice(), self.histories.get(key)?)))
+        one.into_iter().chain(bounds.into_iter().flat_map(|bounds| self.between(bounds)))
     }
 
-    /// The same without the keys; a single key is not looked for in the order of all.
-    pub fn histories<'a>(&'a self, range: &'a KeyRange) -> impl Iterator<Item = &'a History> {
-        let (one, many) = match range {
-            KeyRange::One(key) => (self.histories.get(key), None),
-            KeyRange::Between(..) | KeyRange::From(_) => (None, Some(self.range(range))),
-        };
-        one.into_iter().chain(many.into_iter().flatten().map(|(_, history)| history))
+    fn between(&self, bounds: (Bound<&[u8]>, Bound<&[u8]>)) -> impl Iterator<Item = (&[u8], &History)> {
+        let keys = self.order.range::<[u8], _>(bounds);
+        keys.filter_map(|key| Some((key.as_slice(), self.histories.get(key)?)))
     }
 
     /// Keys in `range` that exist now, in order.
     pub fn live_keys<'a>(&'a self, range: &'a KeyRange) -> impl Iterator<Item = &'a [u8]> {
-        let one = match range {
-            KeyRange::One(key) => Some(&key[..]).filter(|key| self.latest(key).is_some()),
-            KeyRange::Between(..) | KeyRange::From(_) => None,
-        };
-        let many = (!matches!(range, KeyRange::One(_))).then(|| self.range(range));
-        let many = many.into_iter().flatten().filter(|(_, history)| history.latest.is_live());
-        one.into_iter().chain(many.map(|(key, _)| key))
+        self.range(range).filter(|(_, history)| history.latest.is_live()).map(|(key, _)| key)
     }
 
     /// Forgets a version that compaction removed.

@@ -59,7 +59,7 @@ impl Selection {
         };
         let known = known_count(state, query);
         let (mut found, mut count) = (Vec::new(), 0);
-        for history in state.index.histories(&query.range) {
+        for (_, history) in state.index.range(&query.range) {
             if known.is_some() && found.len() >= limit {
                 break;
             }
