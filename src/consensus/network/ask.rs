@@ -29,10 +29,12 @@ pub struct Questions {
     listening: AbortHandle,
 }
 
+type Answered = Result<Answer, Status>;
+
 #[derive(Default)]
 struct Waiting {
     last_id: u64,
-    by_id: HashMap<u64, oneshot::Sender<Result<Answer, Status>>>,
+    by_id: HashMap<u64, oneshot::Sender<Answered>>,
     /// Why there will be no more answers.
     ended: Option<Status>,
 }
@@ -53,43 +55,45 @@ impl Questions {
         self.waiting.lock().ended.is_some()
     }
 
-    pub fn ask(&self, question: Question) -> oneshot::Receiver<Result<Answer, Status>> {
-        let (sender, answer) = oneshot::channel();
-        match self.waiting.lock().admit(sender) {
-            Ok(id) => {
-                let question = pb::Question { header: None, id, question: Some(question) };
-                // When the stream has ended meanwhile, the answer says so.
-                let _ = self.queue.send(question);
-            }
-            Err((sender, why)) => drop(sender.send(Err(why))),
-        }
-        answer
+    /// Asks at once; the answer does not need this any more.
+    pub fn ask(&self, question: Question) -> impl Future<Output = Answered> + Send + use<> {
+        let asked = self.waiting.lock().admit().map(|(id, answer)| {
+            let question = pb::Question { header: None, id, question: Some(question) };
+            // When the stream has ended meanwhile, the answer says so.
+            let _ = self.queue.send(question);
+            answer
+        });
+        async move { asked?.await.unwrap_or_else(|_| Err(given_up())) }
     }
 }
 
 impl Drop for Questions {
     fn drop(&mut self) {
         self.listening.abort();
-        self.waiting.lock().end(Status::unavailable("the connection was given up"));
+        self.waiting.lock().end(given_up());
     }
 }
 
-type Asker = oneshot::Sender<Result<Answer, Status>>;
+fn given_up() -> Status {
+    Status::unavailable("the connection was given up")
+}
 
 impl Waiting {
-    fn admit(&mut self, asker: Asker) -> Result<u64, (Asker, Status)> {
+    /// The question's id, and where its answer will be.
+    fn admit(&mut self) -> Result<(u64, oneshot::Receiver<Answered>), Status> {
         if let Some(why) = &self.ended {
-            return Err((asker, why.clone()));
+            return Err(why.clone());
         }
         if self.by_id.len() >= MAX_QUESTIONS {
             self.by_id.retain(|_, asker| !asker.is_closed());
         }
         if self.by_id.len() >= MAX_QUESTIONS {
-            return Err((asker, Status::unavailable("too many questions have no answer yet")));
+            return Err(Status::unavailable("too many questions have no answer yet"));
         }
         self.last_id += 1;
+        let (asker, answer) = oneshot::channel();
         self.by_id.insert(self.last_id, asker);
-        Ok(self.last_id)
+        Ok((self.last_id, answer))
     }
 
     fn answer(&mut self, answer: pb::Answer) {
@@ -140,11 +144,8 @@ mod tests {
 
     use super::*;
 
-    type Answered = oneshot::Receiver<Result<Answer, Status>>;
-
-    fn asked(waiting: &mut Waiting) -> (u64, Answered) {
-        let (asker, answered) = oneshot::channel();
-        (waiting.admit(asker).expect("room"), answered)
+    fn asked(waiting: &mut Waiting) -> (u64, oneshot::Receiver<Answered>) {
+        waiting.admit().expect("room")
     }
 
     fn read_index(id: u64, lease_clock_ms: u64) -> pb::Answer {
@@ -152,7 +153,7 @@ mod tests {
         pb::Answer { id, answer: Some(Answer::ReadIndex(reply)) }
     }
 
-    fn heard(answered: &mut Answered) -> Option<Result<Answer, tonic::Code>> {
+    fn heard(answered: &mut oneshot::Receiver<Answered>) -> Option<Result<Answer, tonic::Code>> {
         answered.now_or_never().map(|answer| answer.expect("never dropped").map_err(|status| status.code()))
     }
 
@@ -174,16 +175,14 @@ mod tests {
         let (_, mut answered) = asked(&mut waiting);
         waiting.end(Status::aborted("over"));
         assert_eq!(heard(&mut answered), Some(Err(tonic::Code::Aborted)));
-        let (asker, _answered) = oneshot::channel();
-        assert!(waiting.admit(asker).is_err_and(|(_, why)| why.code() == tonic::Code::Aborted));
+        assert!(waiting.admit().is_err_and(|why| why.code() == tonic::Code::Aborted));
     }
 
     #[test]
     fn questions_without_an_answer_are_bounded_and_forgotten_when_nobody_waits() {
         let mut waiting = Waiting::default();
         let all: Vec<_> = (0..MAX_QUESTIONS).map(|_| asked(&mut waiting)).collect();
-        let (asker, _answered) = oneshot::channel();
-        assert!(waiting.admit(asker).is_err());
+        assert!(waiting.admit().is_err());
         drop(all);
         asked(&mut waiting);
         assert_eq!(waiting.by_id.len(), 1);

@@ -185,7 +185,7 @@ impl Peer {
             questions.take_if(|questions| questions.has_ended());
             questions.get_or_insert_with(|| Questions::open(control, self.header())).ask(question)
         };
-        answer.await.unwrap_or_else(|_| Err(tonic::Status::unavailable("the connection was given up")))
+        answer.await
     }
 
     /// Forgets the lane's connection; the next use dials again.
