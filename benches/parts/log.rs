@@ -7,7 +7,7 @@ use bellwether::types::{LogId, LogIndex};
 use bytes::Bytes;
 use tokio::runtime::Runtime;
 
-use super::{MANY, VALUE_BYTES, WORKERS, disk::MemoryDisk, runtime, value};
+use super::{MANY, VALUE_BYTES, WORKERS, opened, value};
 
 const OPTIONS: LogOptions = LogOptions { segment_bytes: 4 << 20, cache_bytes: 1 << 20, reserve_bytes: 0 };
 /// Entries after which older ones are purged, so that a long run needs no more memory than a
@@ -23,11 +23,8 @@ pub struct Appending {
 
 impl Appending {
     pub fn new() -> Self {
-        let runtime = runtime();
-        let entered = runtime.enter();
-        let log = Log::open(Arc::new(MemoryDisk::default()), &WORKERS, OPTIONS, Arc::default());
-        drop(entered);
-        Self { runtime, log: log.expect("an empty log"), payload: value(VALUE_BYTES), next: 0 }
+        let (runtime, log) = opened(|disk| Log::open(disk, &WORKERS, OPTIONS, Arc::default()));
+        Self { runtime, log, payload: value(VALUE_BYTES), next: 0 }
     }
 
     /// [`MANY`] appends while nobody writes, then one write for all of them.

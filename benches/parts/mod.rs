@@ -11,10 +11,14 @@ pub mod log;
 pub mod store;
 pub mod watch;
 
-use bellwether::env::Workers;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellwether::env::{Disk, Workers};
 use bellwether::proto::log::{Command, CommandBatch, Put, command::Op};
 use bytes::Bytes;
-use std::time::Duration;
+use tokio::runtime::Runtime;
 
 /// The format of command batches that the store takes.
 const BATCH_FORMAT: u32 = 2;
@@ -26,10 +30,15 @@ pub const MANY: u64 = 64;
 /// Workers as tasks of the runtime.
 pub const WORKERS: Workers = Workers::Tasks { delay: || Duration::ZERO };
 
-pub fn runtime() -> tokio::runtime::Runtime {
+/// What was opened on an empty disk, and the runtime that its workers are tasks of.
+pub fn opened<T>(open: impl FnOnce(Arc<dyn Disk>) -> io::Result<T>) -> (Runtime, T) {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     // Time passes only when there is nothing else to do, and then at once.
-    builder.enable_time().start_paused(true).build().expect("a runtime")
+    let runtime = builder.enable_time().start_paused(true).build().expect("a runtime");
+    let entered = runtime.enter();
+    let opened = open(Arc::new(disk::MemoryDisk::default())).expect("an empty disk");
+    drop(entered);
+    (runtime, opened)
 }
 
 pub fn key(number: u64) -> Bytes {

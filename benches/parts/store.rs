@@ -8,7 +8,7 @@ use bellwether::types::{LogId, LogIndex, Revision};
 use bytes::Bytes;
 use tokio::runtime::Runtime;
 
-use super::{WORKERS, batch, disk::MemoryDisk, key, put, runtime, value};
+use super::{WORKERS, batch, key, opened, put, value};
 
 /// Revisions in one entry of a fill.
 const FILL_BATCH: u64 = 1_000;
@@ -25,11 +25,8 @@ pub struct Fed {
 
 impl Fed {
     pub fn empty() -> Self {
-        let runtime = runtime();
-        let entered = runtime.enter();
-        let store = Store::open(Arc::new(MemoryDisk::default()), &WORKERS, Arc::default());
-        drop(entered);
-        Self { runtime, store: store.expect("an empty store"), next: 0, keys: 0 }
+        let (runtime, store) = opened(|disk| Store::open(disk, &WORKERS, Arc::default()));
+        Self { runtime, store, next: 0, keys: 0 }
     }
 
     /// So many versions, of so many keys in turn, all in the table.

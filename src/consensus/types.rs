@@ -48,6 +48,13 @@ pub struct Batch {
     pub own: bool,
 }
 
+impl From<Bytes> for Batch {
+    /// One that is in the log already, or came from its leader.
+    fn from(encoded: Bytes) -> Self {
+        Self { encoded, persisted: None, own: false }
+    }
+}
+
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Batch({} bytes)", self.encoded.len())
@@ -187,9 +194,7 @@ pub fn to_log_entry(entry: &RaftEntry) -> storage_log::Entry {
 pub fn from_log_entry(entry: storage_log::Entry) -> io::Result<RaftEntry> {
     let payload = match entry.kind {
         EntryKind::Blank => EntryPayload::Blank,
-        EntryKind::Batch => {
-            EntryPayload::Normal(Batch { encoded: entry.payload, persisted: None, own: false })
-        }
+        EntryKind::Batch => EntryPayload::Normal(entry.payload.into()),
         EntryKind::Membership => EntryPayload::Membership(decode_membership_bytes(&entry.payload)?),
     };
     Ok(RaftEntry { log_id: to_raft_id(entry.id), payload })
@@ -231,9 +236,7 @@ pub fn entry_from_pb(entry: pb::Entry) -> io::Result<RaftEntry> {
     let payload =
         match entry.payload.ok_or_else(|| invalid("an entry of a kind this version does not know"))? {
             pb::entry::Payload::Blank(_) => EntryPayload::Blank,
-            pb::entry::Payload::Batch(encoded) => {
-                EntryPayload::Normal(Batch { encoded, persisted: None, own: false })
-            }
+            pb::entry::Payload::Batch(encoded) => EntryPayload::Normal(encoded.into()),
             pb::entry::Payload::Membership(membership) => {
                 EntryPayload::Membership(decode_membership(&membership)?)
             }
@@ -262,7 +265,7 @@ mod tests {
                 .collect::<std::collections::BTreeMap<_, _>>(),
         )
         .expect("membership");
-        let batch = Batch { encoded: Bytes::from_static(b"batch"), persisted: None, own: false };
+        let batch = Batch::from(Bytes::from_static(b"batch"));
         for payload in
             [EntryPayload::Blank, EntryPayload::Normal(batch), EntryPayload::Membership(membership)]
         {

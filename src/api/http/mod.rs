@@ -48,11 +48,11 @@ use super::admission::Admission;
 use crate::metrics::RequestLabels;
 use crate::node::Node;
 pub use body::RequestBody;
-// For benches/.
 use error::{ApiError, ApiResult};
 use memory::Budget;
 use route::Route;
 use turns::Turns;
+/// For `benches`.
 #[doc(hidden)]
 pub use value::{parse_json, show};
 
