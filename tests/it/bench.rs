@@ -132,8 +132,8 @@ async fn clients_find_another_node_when_theirs_dies() {
     let urls: Vec<String> = (0..cluster.len()).map(|node| cluster.url(node)).collect();
     let etcd = EtcdTarget::new(&urls, Some(1)).expect("URLs");
     let http = HttpTarget::new(&urls, Body::Json, None).expect("URLs");
-    let etcd = etcd.sessions(Route::Leader, 1).await.expect("a leader").remove(0);
-    let http = http.sessions(Route::Leader, 1).await.expect("a leader").remove(0);
+    let etcd = etcd.session(Route::Leader).await.expect("a leader");
+    let http = http.session(Route::Leader).await.expect("a leader");
     cluster.kill9(cluster.wait_leader().await);
     writes_again(etcd).await;
     writes_again(http).await;

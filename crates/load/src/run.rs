@@ -16,16 +16,20 @@ use crate::client::{Client, Shared};
 use crate::keys::{Values, write_key};
 use crate::load::{ANSWER_TIMEOUT, Load};
 use crate::outcome::Outcome;
-use crate::target::{Route, Session, Target};
+use crate::target::{Group, Route, Session, Target};
 use crate::window::measure;
 
 /// Runs the load and measures; `servers` are the process ids whose time and memory count.
 pub async fn run<T: Target>(target: &T, load: &Load, servers: &[u32], title: &str) -> Result<Outcome> {
-    let sessions = target.sessions(load.workload.route(), load.clients).await?;
+    let groups = target.sessions(load.workload.route(), load.clients).await?;
     let shared = Shared::new(load)?;
     let clients = LocalSet::new();
-    for (number, session) in sessions.into_iter().enumerate() {
-        clients.spawn_local(Client::new(session, shared.clone(), number)?.run());
+    let mut numbers = 0..;
+    for Group { tasks, sessions } in groups {
+        for (session, number) in sessions.into_iter().zip(&mut numbers) {
+            tasks.spawn_local(Client::new(session, shared.clone(), number)?.run());
+        }
+        clients.spawn_local(tasks);
     }
     let measured = clients.run_until(measure(load, servers, title, &shared.tally)).await?;
     let outcome = Outcome::new(load, &shared.tally, &measured);
@@ -38,22 +42,25 @@ pub async fn run<T: Target>(target: &T, load: &Load, servers: &[u32], title: &st
 pub async fn fill<T: Target>(target: &T, keys: u64, value_bytes: usize, clients: usize) -> Result<()> {
     let values = Rc::new(Values::new(value_bytes, keys));
     let next = Rc::new(Cell::new(0));
-    let tasks = LocalSet::new();
+    let filling = LocalSet::new();
     let mut running = Vec::new();
-    for mut session in target.sessions(Route::Leader, clients).await? {
-        let (next, values) = (next.clone(), values.clone());
-        running.push(tasks.spawn_local(async move {
-            let mut key = String::new();
-            while next.get() < keys {
-                let number = next.replace(next.get() + 1);
-                write_key(&mut key, number);
-                let put = timeout(ANSWER_TIMEOUT, session.put(&key, values.get(number))).await;
-                put.with_context(|| format!("no answer within {ANSWER_TIMEOUT:?}"))??;
-            }
-            anyhow::Ok(())
-        }));
+    for Group { tasks, sessions } in target.sessions(Route::Leader, clients).await? {
+        for mut session in sessions {
+            let (next, values) = (next.clone(), values.clone());
+            running.push(tasks.spawn_local(async move {
+                let mut key = String::new();
+                while next.get() < keys {
+                    let number = next.replace(next.get() + 1);
+                    write_key(&mut key, number);
+                    let put = timeout(ANSWER_TIMEOUT, session.put(&key, values.get(number))).await;
+                    put.with_context(|| format!("no answer within {ANSWER_TIMEOUT:?}"))??;
+                }
+                anyhow::Ok(())
+            }));
+        }
+        filling.spawn_local(tasks);
     }
-    tasks.await;
+    filling.await;
     for task in running {
         task.await.context("a client panicked")?.context("filling the store")?;
     }

@@ -35,10 +35,13 @@ pub async fn run(target: &EtcdTarget, load: &Load, servers: &[u32], title: &str)
     for watcher in target.watch(KEY_PREFIX, Route::Spread, load.watchers).await? {
         tasks.spawn_local(listen(watcher, shared.clone(), heard.clone()));
     }
-    let sessions = target.sessions(load.workload.route(), load.clients).await?;
-    let mut writers = Vec::with_capacity(sessions.len());
-    for (number, session) in sessions.into_iter().enumerate() {
-        writers.push(tasks.spawn_local(Client::new(session, shared.clone(), number)?.run()));
+    let mut writers = Vec::with_capacity(load.clients);
+    for group in target.sessions(load.workload.route(), load.clients).await? {
+        for session in group.sessions {
+            let client = Client::new(session, shared.clone(), writers.len())?;
+            writers.push(group.tasks.spawn_local(client.run()));
+        }
+        tasks.spawn_local(group.tasks);
     }
     let measuring = async {
         let measured = measure(load, servers, title, &shared.tally).await?;

@@ -29,14 +29,14 @@ pub async fn by_any<T: Target>(target: &T) -> Result<()> {
 
 async fn until_accepted<T: Target>(target: &T, node: usize) {
     let value = Bytes::from_static(b"1");
-    until_done(async || target.sessions(Route::Node(node), 1).await?.remove(0).put(KEY, &value).await).await;
+    until_done(async || target.session(Route::Node(node)).await?.put(KEY, &value).await).await;
 }
 
 /// Returns when every node answers linearizable reads, so each is a full member again.
 pub async fn everywhere<T: Target>(target: &T) -> Result<()> {
     for node in 0..target.nodes() {
         let read = async || -> Result<()> {
-            let mut session = target.sessions(Route::Node(node), 1).await?.remove(0);
+            let mut session = target.session(Route::Node(node)).await?;
             match session.get(KEY, Freshness::Linearizable).await? {
                 true => Ok(()),
                 false => bail!("it doesn't know what was accepted before"),

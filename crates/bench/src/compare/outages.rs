@@ -65,7 +65,7 @@ async fn gap(cluster: &mut Cluster, leader: usize, signal: Signal) -> Result<Dur
     let accepted = Rc::new(Accepted::default());
     let tasks = LocalSet::new();
     for node in 0..others.nodes() {
-        let session = others.sessions(Route::Node(node), 1).await?.remove(0);
+        let session = others.session(Route::Node(node)).await?;
         tasks.spawn_local(keep_writing(session, accepted.clone()));
     }
     let outage = async {

@@ -54,12 +54,12 @@ pub async fn until_it_shows(
     node: usize,
     key: &str,
 ) -> Result<Duration> {
-    let mut leader = target.sessions(Route::Leader, 1).await?.remove(0);
+    let mut leader = target.session(Route::Leader).await?;
     leader.put(key, &Bytes::from_static(b"1")).await?;
     let began = Instant::now();
     cluster.start(node)?;
     let shows = accepted::until_done(async || {
-        let mut session = target.sessions(Route::Node(node), 1).await?.remove(0);
+        let mut session = target.session(Route::Node(node)).await?;
         anyhow::ensure!(session.get(key, Freshness::Local).await?, "it doesn't have it yet");
         Ok(())
     });

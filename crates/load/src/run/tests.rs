@@ -45,8 +45,14 @@ impl Target for Toy {
         Ok(0)
     }
 
-    async fn sessions(&self, _: Route, clients: usize) -> Result<Vec<ToySession>> {
-        Ok((0..clients).map(|_| ToySession { toy: self.clone(), requests: 0 }).collect())
+    async fn session(&self, _: Route) -> Result<ToySession> {
+        Ok(ToySession { toy: self.clone(), requests: 0 })
+    }
+
+    async fn sessions(&self, _: Route, clients: usize) -> Result<Vec<Group<ToySession>>> {
+        let session = |_| ToySession { toy: self.clone(), requests: 0 };
+        let sessions = (0..clients).map(session).collect();
+        Ok(vec![Group { tasks: LocalSet::new(), sessions }])
     }
 }
 

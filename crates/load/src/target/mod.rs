@@ -7,6 +7,7 @@
 
 mod address;
 pub mod etcd;
+mod group;
 pub mod http;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 pub use address::Address;
+pub use group::{Driver, Group};
 
 /// Where a session's requests go.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +58,11 @@ pub trait Target {
     /// The place, in the list of addresses, of the node that leads now.
     async fn leader(&self) -> Result<usize>;
 
-    /// Sessions for this many clients, connected.
-    async fn sessions(&self, route: Route, clients: usize) -> Result<Vec<Self::Session>>;
+    /// A session by itself, connected.
+    async fn session(&self, route: Route) -> Result<Self::Session>;
+
+    /// Sessions for this many clients, connected, by the connection that they share.
+    async fn sessions(&self, route: Route, clients: usize) -> Result<Vec<Group<Self::Session>>>;
 }
 
 #[expect(async_fn_in_trait, reason = "sessions stay on the thread that made them")]

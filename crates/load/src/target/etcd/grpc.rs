@@ -19,7 +19,7 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use prost::Message;
 
-use crate::target::Address;
+use crate::target::{Address, Driver};
 use together::Together;
 
 /// What a connection may have under way to us: ranges of 1,000 values by many clients, so
@@ -36,7 +36,7 @@ pub struct Channel {
 }
 
 impl Channel {
-    pub async fn open(address: &Address) -> Result<Self> {
+    pub async fn open(address: &Address, driver: Driver) -> Result<Self> {
         let stream = address.connect().await?;
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(WINDOW_BYTES)
@@ -45,7 +45,7 @@ impl Channel {
             .await
             .with_context(|| format!("speaking HTTP/2 with {}", address.authority))?;
         // An error of the connection is what its users hear, too.
-        tokio::spawn(connection);
+        driver.drive(connection);
         Ok(Self { sender, head: head(address)? })
     }
 

@@ -12,8 +12,9 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use prost::Message;
 use tokio::sync::Mutex;
+use tokio::task::LocalSet;
 
-use super::{Address, Freshness, Route, Session, Swap, Target, node_for, says_yes};
+use super::{Address, Driver, Freshness, Group, Route, Session, Swap, Target, node_for, says_yes};
 use grpc::{Channel, Replies, Requests};
 
 #[allow(missing_docs, clippy::all)]
@@ -49,6 +50,10 @@ impl EtcdTarget {
         Ok(Self { nodes: Address::parse_all(urls)?.into(), connections })
     }
 
+    async fn link(&self, node: usize, driver: Driver) -> Result<Rc<Link>> {
+        Link::open(self.nodes.clone(), node, driver).await
+    }
+
     async fn leads(&self, node: &Address) -> Result<bool> {
         let status = status(node).await?;
         let own = status.header.map(|header| header.member_id);
@@ -64,9 +69,15 @@ impl EtcdTarget {
 
     /// Watches all keys that begin with `prefix`, from now on.
     pub async fn watch(&self, prefix: &str, route: Route, watchers: usize) -> Result<Vec<Watcher>> {
+        let node = node_for(self, route).await?;
+        let connections = self.connections.unwrap_or(watchers).clamp(1, watchers.max(1));
+        let mut channels = Vec::with_capacity(connections);
+        for connection in 0..connections {
+            channels.push(Channel::open(&self.nodes[node(connection)], Driver::Runtime).await?);
+        }
         let mut watching = Vec::with_capacity(watchers);
-        for session in self.sessions(route, watchers).await? {
-            watching.push(Watcher::open(session.channel, prefix).await?);
+        for channel in channels.iter().cycle().take(watchers) {
+            watching.push(Watcher::open(channel.clone(), prefix).await?);
         }
         Ok(watching)
     }
@@ -88,28 +99,36 @@ impl Target for EtcdTarget {
         bail!("no member says that it leads; see whether all endpoints are named and a majority runs")
     }
 
-    async fn sessions(&self, route: Route, clients: usize) -> Result<Vec<EtcdSession>> {
+    async fn session(&self, route: Route) -> Result<EtcdSession> {
+        let node = node_for(self, route).await?;
+        Ok(EtcdSession::new(self.link(node(0), Driver::Runtime).await?).await)
+    }
+
+    async fn sessions(&self, route: Route, clients: usize) -> Result<Vec<Group<EtcdSession>>> {
         let node = node_for(self, route).await?;
         let connections = self.connections.unwrap_or(clients).clamp(1, clients.max(1));
-        let mut links = Vec::with_capacity(connections);
+        let mut groups = Vec::with_capacity(connections);
         for connection in 0..connections {
-            links.push(Link::open(self.nodes.clone(), node(connection)).await?);
+            let tasks = LocalSet::new();
+            let link = tasks.run_until(self.link(node(connection), Driver::Group)).await?;
+            let mut sessions = Vec::new();
+            for _ in (connection..clients).step_by(connections) {
+                sessions.push(EtcdSession::new(link.clone()).await);
+            }
+            groups.push(Group { tasks, sessions });
         }
-        let mut sessions = Vec::with_capacity(clients);
-        for client in 0..clients {
-            sessions.push(EtcdSession::new(links[client % connections].clone()).await);
-        }
-        Ok(sessions)
+        Ok(groups)
     }
 }
 
 async fn status(node: &Address) -> Result<StatusResponse> {
-    Channel::open(node).await?.call(STATUS, &StatusRequest {}).await
+    Channel::open(node, Driver::Runtime).await?.call(STATUS, &StatusRequest {}).await
 }
 
 /// A connection that several sessions share, made anew by the first to miss it.
 struct Link {
     nodes: Rc<[Address]>,
+    driver: Driver,
     now: Mutex<Now>,
 }
 
@@ -122,9 +141,9 @@ struct Now {
 }
 
 impl Link {
-    async fn open(nodes: Rc<[Address]>, node: usize) -> Result<Rc<Self>> {
-        let channel = Channel::open(nodes.get(node).context("no such node")?).await?;
-        Ok(Rc::new(Self { nodes, now: Mutex::new(Now { node, number: 0, channel }) }))
+    async fn open(nodes: Rc<[Address]>, node: usize, driver: Driver) -> Result<Rc<Self>> {
+        let channel = Channel::open(nodes.get(node).context("no such node")?, driver).await?;
+        Ok(Rc::new(Self { nodes, driver, now: Mutex::new(Now { node, number: 0, channel }) }))
     }
 
     /// A channel that may be used now. After a loss the next node is tried: any of them
@@ -134,7 +153,7 @@ impl Link {
         if hung == Some(now.number) || !now.channel.lives().await {
             now.node = (now.node + 1) % self.nodes.len();
             // If that fails, the next request fails, too, and comes here again.
-            if let Ok(channel) = Channel::open(&self.nodes[now.node]).await {
+            if let Ok(channel) = Channel::open(&self.nodes[now.node], self.driver).await {
                 now.number += 1;
                 now.channel = channel;
             }

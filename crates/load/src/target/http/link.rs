@@ -19,7 +19,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
-use crate::target::Address;
+use crate::target::{Address, Driver};
 
 /// What a shared connection may have under way in either direction: enough for 256 clients
 /// with small values, so that nobody waits for room.
@@ -77,6 +77,7 @@ impl Link {
 pub struct SharedLink(http2::SendRequest<Full<Bytes>>);
 
 impl SharedLink {
+    /// Within the tasks of the clients that will share it.
     pub async fn open(address: &Address) -> Result<Self> {
         let handshake = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(WINDOW_BYTES)
@@ -84,7 +85,7 @@ impl SharedLink {
             .handshake(TokioIo::new(address.connect().await?));
         let (sender, connection) = handshake.await?;
         // It ends with the last client; an error is what the clients hear, too.
-        tokio::spawn(connection);
+        Driver::Group.drive(connection);
         Ok(Self(sender))
     }
 

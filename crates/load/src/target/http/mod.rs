@@ -12,8 +12,9 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use tokio::task::LocalSet;
 
-use super::{Address, Freshness, Route, Session, Swap, Target, node_for, says_yes};
+use super::{Address, Freshness, Group, Route, Session, Swap, Target, node_for, says_yes};
 pub use link::Link;
 use link::SharedLink;
 
@@ -50,7 +51,7 @@ impl HttpTarget {
         HttpSession { target: self.clone(), address, way: Some(way), follows_leader }
     }
 
-    /// A session with a connection of its own.
+    /// With a connection of its own.
     async fn lone_session(&self, node: usize, follows_leader: bool) -> Result<HttpSession> {
         let address = self.address(node)?;
         let link = Link::open(&address).await?;
@@ -88,26 +89,33 @@ impl Target for HttpTarget {
         bail!("no node says that it leads; see whether all are named and a majority runs")
     }
 
-    async fn sessions(&self, route: Route, clients: usize) -> Result<Vec<HttpSession>> {
+    async fn session(&self, route: Route) -> Result<HttpSession> {
+        let node = node_for(self, route).await?;
+        self.lone_session(node(0), matches!(route, Route::Leader)).await
+    }
+
+    async fn sessions(&self, route: Route, clients: usize) -> Result<Vec<Group<HttpSession>>> {
         let follows_leader = matches!(route, Route::Leader);
         let node = node_for(self, route).await?;
-        let mut sessions = Vec::with_capacity(clients);
         let Some(connections) = self.connections else {
+            let mut sessions = Vec::with_capacity(clients);
             for client in 0..clients {
                 sessions.push(self.lone_session(node(client), follows_leader).await?);
             }
-            return Ok(sessions);
+            // Each drives its connection by itself.
+            return Ok(vec![Group { tasks: LocalSet::new(), sessions }]);
         };
-        let mut links = Vec::new();
-        for connection in 0..connections.clamp(1, clients.max(1)) {
+        let connections = connections.clamp(1, clients.max(1));
+        let mut groups = Vec::with_capacity(connections);
+        for connection in 0..connections {
+            let tasks = LocalSet::new();
             let address = self.address(node(connection))?;
-            links.push((SharedLink::open(&address).await?, address));
+            let link = tasks.run_until(SharedLink::open(&address)).await?;
+            let session = |_| self.session(address.clone(), Way::Shared(link.clone()), follows_leader);
+            let sessions = (connection..clients).step_by(connections).map(session).collect();
+            groups.push(Group { tasks, sessions });
         }
-        for client in 0..clients {
-            let (link, address) = links[client % links.len()].clone();
-            sessions.push(self.session(address, Way::Shared(link), follows_leader));
-        }
-        Ok(sessions)
+        Ok(groups)
     }
 }
 
