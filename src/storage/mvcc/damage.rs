@@ -34,6 +34,7 @@ impl Flusher {
             Ok((meta, ()))
         })?;
         self.show(Arc::new(self.table.view()?), Vec::new(), Vec::new());
+        self.table.forget_recent(id);
         Ok(())
     }
 }

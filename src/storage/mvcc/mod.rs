@@ -38,6 +38,7 @@ mod hash;
 mod index;
 mod leases;
 mod read;
+mod recent;
 mod row;
 mod select;
 mod snapshot;

@@ -13,7 +13,7 @@ use crate::types::Revision;
 
 /// Where a row stands in history: a revision, and its number among the changes that
 /// one command made at that revision.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct RowId {
     pub revision: Revision,
     pub sub: u32,
@@ -132,6 +132,19 @@ impl<'a> RowRef<'a> {
         let (key, value) = rest.split_at_checked(key_len).ok_or_else(damaged)?;
         let previous = (previous.revision > 0).then_some(previous);
         Ok(Self { previous, key, create_revision, version, lease, value })
+    }
+
+    /// Key and value share one allocation.
+    pub fn to_key_value(self, id: RowId) -> KeyValue {
+        let both = Bytes::from([self.key, self.value].concat());
+        KeyValue {
+            key: both.slice(..self.key.len()),
+            value: both.slice(self.key.len()..),
+            create_revision: self.create_revision,
+            mod_revision: id.revision,
+            version: self.version,
+            lease: self.lease,
+        }
     }
 
     pub fn to_row(self) -> Row {

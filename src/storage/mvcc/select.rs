@@ -31,10 +31,10 @@ impl Found {
         match self {
             Found::InTail(kv) if keys_only => Ok(KeyValue { value: Default::default(), ..kv }),
             Found::InTail(kv) => Ok(kv),
-            Found::InTable(id) => view.row(id, |row| {
-                let value = if keys_only { &[] } else { row.value };
-                RowRef { value, ..row }.to_row().to_key_value(id)
-            }),
+            Found::InTable(id) if keys_only => {
+                view.row(id, |row| RowRef { value: &[], ..row }.to_key_value(id))
+            }
+            Found::InTable(id) => view.key_value(id),
         }
     }
 }

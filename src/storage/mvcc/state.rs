@@ -101,7 +101,7 @@ impl State {
     pub fn key_value(&self, id: RowId) -> io::Result<KeyValue> {
         match self.tail.get(id) {
             Some(row) => Ok(row.to_key_value(id)),
-            None => self.view.row(id, |row| row.to_row().to_key_value(id)),
+            None => self.view.key_value(id),
         }
     }
 

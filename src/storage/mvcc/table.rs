@@ -14,8 +14,9 @@ use rand::Rng as _;
 use redb::{Database, Durability, OwnedRange, ReadOnlyTable, ReadableDatabase, TableDefinition};
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
+use super::recent::RecentRows;
 use super::row::{RowId, RowRef};
-use super::types::{AppliedMembership, AppliedState, Lease};
+use super::types::{AppliedMembership, AppliedState, KeyValue, Lease};
 use crate::env::random::rng;
 use crate::env::{Disk, File};
 use crate::types::{LogId, Revision};
@@ -214,6 +215,7 @@ impl redb::StorageBackend for Backend {
 pub(super) struct Table {
     db: Arc<Database>,
     file: Arc<dyn File>,
+    recent: Arc<RecentRows>,
     /// After `db`: a disk may be locked against a second process, and closing writes.
     disk: Arc<dyn Disk>,
 }
@@ -278,7 +280,13 @@ impl Table {
     fn on(disk: &Arc<dyn Disk>, file: Arc<dyn File>) -> io::Result<Self> {
         let backend = Backend(file.clone());
         let db = redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
-        Ok(Self { db: Arc::new(db.map_err(redb_error)?), file, disk: disk.clone() })
+        let (db, recent) = (Arc::new(db.map_err(redb_error)?), Arc::default());
+        Ok(Self { db, file, recent, disk: disk.clone() })
+    }
+
+    /// Lets the row be read from the table again.
+    pub fn forget_recent(&self, id: RowId) {
+        self.recent.remove(id);
     }
 
     /// One transaction: the rows that `work` changes and the meta it returns, on disk when
@@ -305,8 +313,8 @@ impl Table {
         let meta = read_meta(&txn)?;
         let rows = txn.open_table(ROWS).map_err(redb_error)?;
         let leases = txn.open_table(LEASES).map_err(redb_error)?;
-        let (db, file, disk) = (self.db.clone(), self.file.clone(), self.disk.clone());
-        Ok(View { rows, leases, meta, file, _db: db, _disk: disk })
+        let (recent, file) = (self.recent.clone(), self.file.clone());
+        Ok(View { rows, leases, meta, recent, file, _db: self.db.clone(), _disk: self.disk.clone() })
     }
 }
 
@@ -322,6 +330,7 @@ pub(super) struct View {
     rows: ReadOnlyTable<(u64, u32), &'static [u8]>,
     leases: ReadOnlyTable<i64, &'static [u8]>,
     pub meta: Meta,
+    recent: Arc<RecentRows>,
     file: Arc<dyn File>,
     /// After `rows`: the transaction ends before its database is closed, and that before
     /// the disk is let go.
@@ -337,6 +346,16 @@ impl View {
             invalid(format!("{STATE_FILE} lacks row {}.{}, which the index names", id.revision, id.sub))
         })?;
         Ok(read(RowRef::decode(encoded.value())?))
+    }
+
+    /// What one row says of its key, as readers are shown it.
+    pub fn key_value(&self, id: RowId) -> io::Result<KeyValue> {
+        if let Some(row) = self.recent.get(id) {
+            return Ok(row);
+        }
+        let row = self.row(id, |row| row.to_key_value(id))?;
+        self.recent.add(id, row.clone());
+        Ok(row)
     }
 
     /// Encoded rows from `start` to `end`, both included, in order (or, by `rev`, backwards).
