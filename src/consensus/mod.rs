@@ -186,6 +186,7 @@ struct Inner {
     machine: StateMachine,
     pool: PeerPool,
     heard: Heard,
+    log: Log,
     store: Store,
     workers: Workers,
     options: Options,
@@ -220,7 +221,7 @@ impl Consensus {
             PeerPool::new(world.net.clone(), options.cluster, options.me, options.run, faults);
         let machine = StateMachine::new(store.clone(), log.clone());
         let network = NetworkFactory::new(pool.clone());
-        let log_store = LogStore::new(log);
+        let log_store = LogStore::new(log.clone());
         let raft = Raft::new(options.me.0, Arc::new(config), network, log_store, machine.clone())
             .await
             .map_err(io::Error::other)?;
@@ -229,6 +230,7 @@ impl Consensus {
             machine,
             pool,
             heard: Heard::default(),
+            log,
             store,
             workers: world.workers.clone(),
             options,

@@ -20,7 +20,7 @@ use crate::types::{LogId, MemberId};
 use super::Consensus;
 use super::network::client::{Confirmation, ask_to_confirm};
 use super::network::pool::Peer;
-use super::types::{RaftMembership, RaftVote, to_raft_id};
+use super::types::{RaftMembership, RaftVote, to_raft_id, to_raft_vote};
 
 /// Why leadership could not be confirmed for a read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +46,26 @@ impl Consensus {
         }
         self.confirmed_by_quorum(&vote, &membership, read_index, patience).await?;
         Ok(read_index)
+    }
+
+    /// This node's last vote: none that it gave before this call is missing.
+    pub fn last_vote(&self) -> Option<RaftVote> {
+        self.inner.log.vote().map(to_raft_vote)
+    }
+
+    /// The same for a member that asks and brings its last vote: whoever led after this node
+    /// would have been elected by a majority, so if asker and leader are one, one of the two
+    /// has voted for it. `None` where they are not, or the asker has: then it takes a round.
+    pub async fn confirmed_by_asker(
+        &self,
+        asker: MemberId,
+        its_vote: &RaftVote,
+    ) -> Result<Option<LogId>, ConfirmError> {
+        let (vote, membership) = self.leading_as().await?.ok_or(ConfirmError::NotLeader)?;
+        if !asker_is_enough(&membership, &vote, asker, its_vote) && !is_planted(Bug::AskerIsEnough) {
+            return Ok(None);
+        }
+        self.applied_in(vote.leader_id.term).await.map(Some)
     }
 
     /// What a lease would go by: for a planted bug alone.
@@ -118,6 +138,17 @@ async fn confirm(
     (peer.id(), answer.ok())
 }
 
+/// Whether nobody can lead but the node with this vote, as far as the asker and that node know.
+fn asker_is_enough(
+    membership: &RaftMembership,
+    vote: &RaftVote,
+    asker: MemberId,
+    its_vote: &RaftVote,
+) -> bool {
+    let both = BTreeSet::from([vote.leader_id.voted_for, asker.0]);
+    its_vote.leader_id == vote.leader_id && is_quorum(membership, &both)
+}
+
 /// A majority of each half of a joint membership.
 fn is_quorum(membership: &RaftMembership, confirmed: &BTreeSet<u64>) -> bool {
     let majority = |voters: &BTreeSet<u64>| voters.intersection(confirmed).count() * 2 > voters.len();
@@ -139,6 +170,26 @@ mod tests {
 
     fn quorum(halves: &[&[u64]], confirmed: &[u64]) -> bool {
         is_quorum(&membership(halves), &confirmed.iter().copied().collect())
+    }
+
+    #[test]
+    fn an_asker_is_enough_where_it_and_the_leader_are_a_majority_and_it_votes_for_no_other() {
+        let leads = RaftVote::new_committed(7, 1);
+        let enough = |halves: &[&[u64]], asker, its_vote| {
+            asker_is_enough(&membership(halves), &leads, MemberId(asker), &its_vote)
+        };
+        for its_vote in [leads, RaftVote::new(7, 1)] {
+            assert!(enough(&[&[1, 2, 3]], 3, its_vote));
+            assert!(!enough(&[&[1, 2, 3]], 9, its_vote), "it has no vote");
+            assert!(!enough(&[&[1, 2, 3]], 1, its_vote), "it is the leader itself");
+            assert!(!enough(&[&[1, 2, 3, 4, 5]], 3, its_vote));
+            assert!(!enough(&[&[1, 2, 3], &[1, 4, 5]], 3, its_vote));
+        }
+        for (term, voted_for) in [(8, 2), (8, 1), (7, 3), (6, 1)] {
+            for its_vote in [RaftVote::new(term, voted_for), RaftVote::new_committed(term, voted_for)] {
+                assert!(!enough(&[&[1, 2, 3]], 3, its_vote), "{its_vote}");
+            }
+        }
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub enum Bug {
     SnapshotLacksTheLast,
     /// A leader says how far to read without asking whether it still leads.
     ReadIndexWithoutRound,
+    /// A leader counts a member that asks how far to read as all that it needs.
+    AskerIsEnough,
     /// A leader trusts its own clock that nobody else leads yet.
     StaleLease,
     /// A read joins a round that began before it.
@@ -40,7 +42,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Bug; 15] = [
+    pub const ALL: [Bug; 16] = [
         Bug::VoteNotSaved,
         Bug::LogNotSynced,
         Bug::TailNotTruncated,
@@ -48,6 +50,7 @@ impl Bug {
         Bug::AppliedTwice,
         Bug::SnapshotLacksTheLast,
         Bug::ReadIndexWithoutRound,
+        Bug::AskerIsEnough,
         Bug::StaleLease,
         Bug::ReadJoinsEarlierRound,
         Bug::LocalReadBeforeRecovery,

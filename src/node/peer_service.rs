@@ -13,6 +13,7 @@ use crate::consensus::network::ask::{Answer, MAX_QUESTIONS, Question};
 use crate::consensus::network::faults::{LINK_IS_CUT, Link, through};
 use crate::consensus::network::pool::{Lane, PeerRefusal};
 use crate::consensus::network::{MAX_MESSAGE_BYTES, RefusalKind, refusal};
+use crate::consensus::types::vote_from_pb;
 use crate::proto::peer as pb;
 use crate::proto::peer::peer_server::{Peer, PeerServer};
 use crate::types::{ClusterId, LogId, MemberId};
@@ -40,6 +41,7 @@ type Reply<T> = Result<Response<T>, Status>;
 /// A message that was let in.
 struct Admitted {
     running: Arc<Running>,
+    from: MemberId,
     /// What spoils messages between here and the sender, if anything can.
     link: Option<Arc<Link>>,
 }
@@ -90,7 +92,7 @@ impl Shared {
         let from = MemberId(header.from);
         self.check_run(&running, from, header.run.unwrap_or_default()).await?;
         let link = running.consensus.peer(from).and_then(|peer| peer.link().cloned());
-        Ok(Admitted { running, link })
+        Ok(Admitted { running, from, link })
     }
 
     async fn check_run(&self, running: &Running, from: MemberId, run: pb::Run) -> Result<(), Status> {
@@ -156,7 +158,9 @@ async fn answer(admitted: Arc<Admitted>, question: pb::Question) -> Result<pb::A
             Some(Question::Heartbeat(message)) => {
                 running.consensus.server().heartbeat(message).await.map(Answer::Heartbeat)
             }
-            Some(Question::ReadIndex(_)) => Ok(Answer::ReadIndex(read_index(running).await)),
+            Some(Question::ReadIndex(question)) => {
+                Ok(Answer::ReadIndex(read_index(&admitted, question).await))
+            }
             None => Err(Status::invalid_argument("a question of a kind this version does not know")),
         }
     };
@@ -165,8 +169,9 @@ async fn answer(admitted: Arc<Admitted>, question: pb::Question) -> Result<pb::A
     Ok(pb::Answer { id: question.id, answer: Some(answer) })
 }
 
-async fn read_index(running: &Running) -> pb::ReadIndexReply {
-    match running.reads.get_as_leader().await {
+async fn read_index(admitted: &Admitted, question: pb::ReadIndexRequest) -> pb::ReadIndexReply {
+    let vote = question.vote.and_then(|vote| vote_from_pb(Some(vote)).ok());
+    match admitted.running.reads.get_as_leader(admitted.from, vote).await {
         Ok(ReadIndex { index, lease_clock_ms }) => {
             let read = Some(pb::LogId { term: 0, index });
             pb::ReadIndexReply { read, lease_clock_ms, refused: String::new() }
@@ -192,7 +197,7 @@ impl Peer for PeerService {
         let Some(first) = first_message(&mut messages).await? else {
             return Ok(Response::new(Box::pin(futures::stream::empty())));
         };
-        let Admitted { running, link } = self.node.shared.admit(first.header).await?;
+        let Admitted { running, link, .. } = self.node.shared.admit(first.header).await?;
         let messages = futures::stream::iter([Ok(first)]).chain(messages);
         let messages = through(link.clone(), |link| &link.receive, Box::pin(messages));
         let replies = running.consensus.server().append(messages);

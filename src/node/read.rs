@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::consensus::network::client::ask_read_index;
+use crate::consensus::types::RaftVote;
 use crate::consensus::{ConfirmError, Consensus};
 use crate::env::planted::{Bug, is_planted};
 use crate::error::{Error, Result};
@@ -47,12 +48,14 @@ type Outcome = std::result::Result<ReadIndex, ReadFailure>;
 pub(crate) struct ReadIndexes {
     queue: mpsc::UnboundedSender<oneshot::Sender<Outcome>>,
     consensus: Consensus,
+    clock: LeaseClock,
 }
 
 impl ReadIndexes {
     pub fn new(consensus: Consensus, clock: LeaseClock) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, waiting) = mpsc::unbounded_channel();
-        (Self { queue, consensus: consensus.clone() }, rounds(consensus, clock, waiting))
+        let indexes = Self { queue, consensus: consensus.clone(), clock: clock.clone() };
+        (indexes, rounds(consensus, clock, waiting))
     }
 
     /// What must be applied before a read that begins now.
@@ -63,15 +66,30 @@ impl ReadIndexes {
         receiver.await.map_err(|_| stopping())?
     }
 
-    /// The same, for a follower that believes that this node leads.
-    pub async fn get_as_leader(&self) -> std::result::Result<ReadIndex, String> {
+    /// The same, for a follower that believes that this node leads, with its last vote.
+    pub async fn get_as_leader(
+        &self,
+        asker: MemberId,
+        its_vote: Option<RaftVote>,
+    ) -> std::result::Result<ReadIndex, String> {
         if self.consensus.standing().0.leader.is_some_and(|leader| leader != self.consensus.me()) {
             return Err("this node does not lead".to_owned());
         }
-        self.get().await.map_err(|failure| match failure {
+        let outcome = match self.confirmed_by_asker(asker, its_vote).await {
+            Some(read) => Ok(read),
+            None => self.get().await,
+        };
+        outcome.map_err(|failure| match failure {
             ReadFailure::NotLeader => "this node does not lead".to_owned(),
             ReadFailure::NoQuorum(why) => why,
         })
+    }
+
+    /// `None` when it takes a round, which also finds out why.
+    async fn confirmed_by_asker(&self, asker: MemberId, its_vote: Option<RaftVote>) -> Option<ReadIndex> {
+        let confirming = self.consensus.confirmed_by_asker(asker, its_vote.as_ref()?);
+        let at = tokio::time::timeout(ROUND_TIMEOUT, confirming).await.ok()?.ok()??;
+        Some(ReadIndex { index: at.index, lease_clock_ms: self.clock.now_ms() })
     }
 }
 
@@ -118,7 +136,7 @@ async fn one_round(consensus: &Consensus, clock: &LeaseClock) -> Outcome {
 
 async fn ask_leader(consensus: &Consensus, leader: MemberId) -> Outcome {
     let Some(peer) = consensus.peer(leader) else { return Err(ReadFailure::NotLeader) };
-    let reply = ask_read_index(&peer).await.map_err(ReadFailure::NoQuorum)?;
+    let reply = ask_read_index(&peer, consensus.last_vote()).await.map_err(ReadFailure::NoQuorum)?;
     let lease_clock_ms = reply.lease_clock_ms;
     let read = reply.read.map(|at| ReadIndex { index: at.index, lease_clock_ms });
     read.ok_or(ReadFailure::NoQuorum(reply.refused))

@@ -77,6 +77,15 @@ pub fn plan(seed: u64, bug: Bug, sound: bool) -> Plan {
                 vec![Fault::Partition(Whom::Leader), Fault::Pause(Whom::Leader, sleep)]
             });
         }
+        Bug::AskerIsEnough => {
+            // The leader keeps one follower; the other three elect another. The lowest id leads
+            // as soon as it can, so it is always the same two.
+            (plan.starts, plan.election) = (vec![Duration::ZERO; 5], "lowest-id");
+            again_and_again(&mut rng, faults, 1500..2500, |_| {
+                let apart = |node| (1..4).map(move |other| Fault::Cut(Whom::Node(node), other));
+                (0..2).flat_map(apart).collect()
+            });
+        }
         Bug::ConditionJudgedEarly => {}
         Bug::ReadJoinsEarlierRound => {
             // Late messages make rounds long, and followers late.

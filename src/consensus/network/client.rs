@@ -155,10 +155,11 @@ async fn ask(peer: &Arc<Peer>, ttl: Duration, question: Question) -> Result<Answ
 }
 
 /// Asks a leader what must be applied before a linearizable read; an error says why it can't
-/// tell. The caller has a deadline.
-pub async fn ask_read_index(peer: &Arc<Peer>) -> Result<pb::ReadIndexReply, String> {
+/// tell. `vote` is this node's last. The caller has a deadline.
+pub async fn ask_read_index(peer: &Arc<Peer>, vote: Option<RaftVote>) -> Result<pb::ReadIndexReply, String> {
     let control = peer.client(Lane::Control).await?;
-    let question = Question::ReadIndex(pb::ReadIndexRequest {});
+    let vote = vote.as_ref().map(vote_to_pb);
+    let question = Question::ReadIndex(pb::ReadIndexRequest { vote });
     match peer.call(peer.ask(control, question)).await {
         Ok(Answer::ReadIndex(reply)) => Ok(reply),
         Ok(_) => Err("the answer to another question".to_owned()),
