@@ -114,8 +114,8 @@ pub struct Settings {
     #[arg(long, env = "HISTORY_AGE_MS", value_name = "MS", default_value_t = HISTORY_AGE_MS)]
     pub history_age_ms: u64,
 
-    /// How many of the last revisions are kept at most, whatever their age. 0: as many as
-    /// the age allows; the leader's setting counts
+    /// How many of the last revisions are kept whatever else is written; an eighth more may
+    /// be, whatever their age. 0: as many as the age allows; the leader's setting counts
     #[arg(long, env = "HISTORY_REVISIONS", value_name = "N", default_value_t = HISTORY_REVISIONS)]
     pub history_revisions: u64,
 

@@ -41,7 +41,7 @@ impl Shared {
     pub fn state_hash(&self) -> io::Result<(Option<LogId>, StateHash)> {
         let (mut pass, tail, view, applied) = {
             let state = self.state.read();
-            let (compacted, swept) = (state.compacted, state.view.meta.swept());
+            let (compacted, swept) = (state.compacted, state.view.meta.sweep().reached);
             let mut pass = Pass::new(state.revision, compacted, swept, &state.applied.membership);
             pass.leases(state.leases.clock_ms(), state.leases.iter());
             (pass, state.tail.entries(), state.view.clone(), state.applied.last)
@@ -74,7 +74,7 @@ impl Shared {
         let (mut pass, tail, view, upto) = {
             let state = self.state.read();
             state.check_readable(at)?;
-            let pass = Pass::over_keys(state.compacted, state.view.meta.swept());
+            let pass = Pass::over_keys(state.compacted, state.view.meta.sweep().reached);
             (pass, state.tail.entries(), state.view.clone(), at.unwrap_or(state.revision))
         };
         let mut encoded = Vec::new();
@@ -112,7 +112,7 @@ impl MarkedState {
     pub fn hasher(self) -> io::Result<StateHasher> {
         let meta = &self.view.meta;
         let membership = meta.applied().membership;
-        let mut pass = Pass::new(meta.revision, meta.compacted, meta.swept(), &membership);
+        let mut pass = Pass::new(meta.revision, meta.compacted, meta.sweep().reached, &membership);
         pass.leases(meta.lease_clock_ms, self.view.all_leases()?);
         Ok(StateHasher { pass, rows: self.view.all_rows()?, _view: self.view })
     }

@@ -43,6 +43,7 @@ mod row;
 mod select;
 mod snapshot;
 mod state;
+mod sweep;
 mod table;
 mod tail;
 mod txn;
@@ -262,7 +263,7 @@ impl Store {
     pub async fn swept(&self, revision: Revision) {
         let goal = row::RowId::last_of(revision);
         let shared = &self.inner.shared;
-        while shared.state.read().view.meta.swept() < goal && self.flush().await.is_ok() {
+        while shared.state.read().view.meta.sweep().reached < goal && self.flush().await.is_ok() {
             tokio::task::yield_now().await;
         }
     }

@@ -5,7 +5,6 @@
 //! transaction over all.
 
 use std::io;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use super::recent::RecentRows;
 use super::row::{RowId, RowRef};
+use super::sweep::Sweep;
 use super::types::{AppliedMembership, AppliedState, KeyValue, Lease};
 use crate::env::random::rng;
 use crate::env::{Disk, File};
@@ -76,7 +76,7 @@ pub(super) struct Meta {
     /// Reads below it are refused: the logical compaction.
     #[prost(uint64, tag = "6")]
     pub compacted: Revision,
-    /// The row up to which compaction has removed what it may: the physical one.
+    /// How far the physical compaction has come: [`Sweep::reached`].
     #[prost(uint64, tag = "7")]
     swept_revision: Revision,
     #[prost(uint32, tag = "8")]
@@ -87,6 +87,14 @@ pub(super) struct Meta {
     /// snapshot, and in a table that an older version wrote to.
     #[prost(uint64, tag = "10")]
     pub generation: u64,
+    /// [`Sweep::began`]
+    #[prost(uint64, tag = "11")]
+    sweep_began_revision: Revision,
+    #[prost(uint32, tag = "12")]
+    sweep_began_sub: u32,
+    /// [`Sweep::goal`]
+    #[prost(uint64, tag = "13")]
+    sweep_goal: Revision,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -102,22 +110,22 @@ impl Meta {
         applied: &AppliedState,
         revision: Revision,
         compacted: Revision,
-        swept: RowId,
+        sweep: Sweep,
         lease_clock_ms: u64,
     ) -> Self {
         let stored = |id: LogId| StoredLogId { term: id.term, index: id.index };
-        Self {
+        let mut meta = Self {
             format: FORMAT,
             applied: applied.last.map(stored),
             membership_at: applied.membership.at.map(stored),
             membership: applied.membership.bytes.clone(),
             revision,
             compacted,
-            swept_revision: swept.revision,
-            swept_sub: swept.sub,
             lease_clock_ms,
-            generation: 0,
-        }
+            ..Self::default()
+        };
+        meta.set_sweep(sweep);
+        meta
     }
 
     /// The same in the table of this generation; 0: in none.
@@ -137,27 +145,23 @@ impl Meta {
         AppliedState { last: self.applied.map(log_id), membership }
     }
 
-    pub fn swept(&self) -> RowId {
-        RowId { revision: self.swept_revision, sub: self.swept_sub }
-    }
-
-    pub fn set_swept(&mut self, upto: RowId) {
-        self.swept_revision = upto.revision;
-        self.swept_sub = upto.sub;
-    }
-
-    /// Where a sweep goes on. A finished one has left the tombstones of its last revision.
-    pub fn sweep_start(&self) -> Bound<(u64, u32)> {
-        let swept = self.swept();
-        match swept == RowId::last_of(swept.revision) {
-            true => Bound::Included(RowId::first_of(swept.revision).to_key()),
-            false => Bound::Excluded(swept.to_key()),
+    pub fn sweep(&self) -> Sweep {
+        Sweep {
+            began: RowId { revision: self.sweep_began_revision, sub: self.sweep_began_sub },
+            reached: RowId { revision: self.swept_revision, sub: self.swept_sub },
+            goal: self.sweep_goal,
         }
+    }
+
+    pub fn set_sweep(&mut self, Sweep { began, reached, goal }: Sweep) {
+        (self.sweep_began_revision, self.sweep_began_sub) = (began.revision, began.sub);
+        (self.swept_revision, self.swept_sub) = (reached.revision, reached.sub);
+        self.sweep_goal = goal;
     }
 
     /// Whether compaction has rows left to look at.
     pub fn needs_sweep(&self) -> bool {
-        self.swept() < RowId::last_of(self.compacted)
+        self.sweep().is_behind(self.compacted)
     }
 
     /// Decodes and refuses what a newer version wrote.
@@ -237,7 +241,7 @@ impl Table {
             return Ok(table);
         }
         let table = Self::create_new(disk)?;
-        let empty = Meta::new(&AppliedState::default(), 1, 0, RowId::default(), 0);
+        let empty = Meta::new(&AppliedState::default(), 1, 0, Sweep::default(), 0);
         table.write(|_| Ok((empty.in_new_table(), ())))?;
         table.publish()?;
         Ok(table)

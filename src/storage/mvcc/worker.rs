@@ -10,16 +10,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use redb::ReadableTable;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::checkpoint::{self, Writing};
 use super::hash::MarkedState;
-use super::row::{RowId, RowRef};
 use super::snapshot::{INCOMING_FILE, ReceivedSnapshot};
 use super::state::{Shared, State};
-use super::table::{Meta, RowsWriter, Table, View, redb_error};
+use super::sweep::{self, Swept};
+use super::table::{Meta, Table, View, redb_error};
 use super::tail::TailEntry;
 use crate::env::Workers;
 use crate::env::planted::{Bug, is_planted};
@@ -33,9 +32,6 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 pub(super) const FLUSH_EARLY_BYTES: u64 = 8 * 1024 * 1024;
 /// Between two steps of a sweep, or of a checkpoint: lets reads, and the log's fsyncs, through.
 const STEP_PAUSE: Duration = Duration::from_millis(20);
-/// Rows that one step of a sweep looks at, so revisions at most as well: a few
-/// milliseconds of work, and well under one of the state's lock.
-const SWEEP_ROWS: usize = 2_000;
 /// Rows that the next start would have to read before a checkpoint is made: a quarter of a
 /// second. With many versions it is a part of them, as each checkpoint writes them all.
 const CHECKPOINT_ROWS: u64 = 200_000;
@@ -86,9 +82,6 @@ pub(super) struct Flusher {
     new_rows: u64,
     writing: Option<Writing>,
 }
-
-/// A version that a sweep removed from the table: its key, to find it in the index.
-pub(super) type Swept = (Bytes, RowId);
 
 impl Flusher {
     fn run(&mut self, jobs: &mut Vec<Job>) {
@@ -147,7 +140,13 @@ impl Flusher {
             for (id, lease) in entries.iter().flat_map(|entry| &entry.leases.changes) {
                 writer.put_lease(*id, *lease)?;
             }
-            let swept = if sweeps { sweep_step(&mut writer.rows, &mut meta)? } else { Vec::new() };
+            let mut swept = Vec::new();
+            if sweeps {
+                let (reached, gone) =
+                    sweep::step(&mut writer.rows, meta.sweep(), meta.compacted, &self.shared)?;
+                meta.set_sweep(reached);
+                swept = gone;
+            }
             Ok((meta, swept))
         })?;
         self.new_rows += entries.iter().map(|entry| entry.rows.len() as u64).sum::<u64>();
@@ -170,8 +169,8 @@ impl Flusher {
             Some(last) => {
                 let says = if is_planted(Bug::AppliedTwice) { entries.iter().rev().nth(1) } else { None };
                 let applied = &says.unwrap_or(last).applied;
-                let swept = state.view.meta.swept();
-                let meta = Meta::new(applied, last.revision, last.compacted, swept, last.leases.clock_ms);
+                let sweep = state.view.meta.sweep();
+                let meta = Meta::new(applied, last.revision, last.compacted, sweep, last.leases.clock_ms);
                 meta.in_table(state.view.meta.generation)
             }
         };
@@ -181,11 +180,13 @@ impl Flusher {
     /// Shows readers the table as just committed, with `flushed` in it: the tail's first
     /// entries, for only this worker takes from its front.
     pub(super) fn show(&self, view: Arc<View>, flushed: Vec<Arc<TailEntry>>, swept: Vec<Swept>) {
+        // Nobody is shown them any more, whichever view is read.
+        for some in swept.chunks(sweep::ROWS_A_LOCK) {
+            let mut state = self.shared.state.write();
+            some.iter().for_each(|(key, id)| state.index.forget(key, *id));
+        }
         let mut guard = self.shared.state.write();
         let state = &mut *guard;
-        for (key, id) in &swept {
-            state.index.forget(key, *id);
-        }
         let old_view = std::mem::replace(&mut state.view, view);
         let old_entries = state.tail.drop_first(flushed.len());
         drop(guard);
@@ -271,39 +272,6 @@ impl Flusher {
         drop(snapshot);
         disk.remove(INCOMING_FILE)
     }
-}
-
-/// Removes rows that a later row, at or before the compacted revision, replaced, and
-/// tombstones before there. Each row names the one it replaced, so looking once at each
-/// row up to the compacted revision finds all of them.
-fn sweep_step(rows: &mut RowsWriter<'_>, meta: &mut Meta) -> io::Result<Vec<Swept>> {
-    if !meta.needs_sweep() {
-        return Ok(Vec::new());
-    }
-    let end = RowId::last_of(meta.compacted);
-    let range = (meta.sweep_start(), std::ops::Bound::Included(end.to_key()));
-    let mut gone = Vec::new();
-    let mut reached = end;
-    for (seen, entry) in rows.range(range).map_err(redb_error)?.enumerate() {
-        let (id, encoded) = entry.map_err(redb_error)?;
-        let id = RowId::from_key(id.value());
-        let row = RowRef::decode(encoded.value())?;
-        let key = Bytes::copy_from_slice(row.key);
-        gone.extend(row.previous.map(|previous| (key.clone(), previous)));
-        // At the compacted revision itself it is history that can still be asked for.
-        if row.is_tombstone() && id.revision < meta.compacted {
-            gone.push((key, id));
-        }
-        if seen + 1 == SWEEP_ROWS {
-            reached = id;
-            break;
-        }
-    }
-    for (_, id) in &gone {
-        rows.remove(id.to_key()).map_err(redb_error)?;
-    }
-    meta.set_swept(reached);
-    Ok(gone)
 }
 
 pub(super) fn worker_ended() -> io::Error {

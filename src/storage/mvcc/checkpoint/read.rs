@@ -12,7 +12,9 @@ use crate::storage::mvcc::index::{History, Key, Older, SortedKeys};
 use crate::storage::mvcc::leases::Leases;
 use crate::storage::mvcc::row::RowId;
 use crate::storage::mvcc::state::State;
+use crate::storage::mvcc::sweep::Sweep;
 use crate::storage::mvcc::table::{View, invalid};
+use crate::types::Revision;
 
 /// A checkpoint that is whole in itself; whether it fits the table is not known yet.
 pub struct Checkpoint {
@@ -98,7 +100,7 @@ impl Checkpoint {
         if revision > view.meta.revision {
             return Err(invalid("it is ahead of the table"));
         }
-        let (swept, now) = (self.swept(), view.meta.swept());
+        let (swept, now) = (self.swept(), view.meta.sweep().reached);
         // A sweep beyond the checkpoint may have taken rows that were never seen here.
         if now < swept || (now > swept && now > RowId::last_of(revision)) {
             return Err(invalid("rows after it were compacted"));
@@ -117,42 +119,66 @@ impl Checkpoint {
 
     /// Forgets what the table's sweeps have removed since.
     fn sweep(&mut self, view: &View) -> io::Result<()> {
-        let upto = view.meta.swept();
-        if upto == self.swept() {
+        if view.meta.sweep().reached == self.swept() {
             return Ok(());
         }
-        self.keys.retain(|history| sweep(history, upto, view))
+        let swept = Sweeps { view, sweep: view.meta.sweep(), upto: self.header.revision };
+        self.keys.retain(|history| swept.leave(history))
     }
 }
 
-/// Leaves of a key what a sweep up to `upto` left; false when that is nothing. It took each
-/// value that a row at or before there replaced, and each tombstone before there.
-fn sweep(history: &mut History, upto: RowId, view: &View) -> io::Result<bool> {
-    let latest = history.latest();
-    let older: Vec<Older> = history.older().collect();
-    // Most keys have nothing to lose.
-    if older.first().map_or(latest.id, Older::id) > upto || (older.is_empty() && latest.is_live()) {
-        return Ok(true);
-    }
-    let mut kept = Vec::with_capacity(older.len());
-    for (place, version) in older.iter().enumerate() {
-        let next = older.get(place + 1).map_or(latest.id, Older::id);
-        let gone = match version.is_live() {
-            true => next <= upto,
-            false => is_tombstone_gone(version.id(), upto, view)?,
+/// What sweeps have taken from the table whose rows up to a revision are known.
+struct Sweeps<'a> {
+    view: &'a View,
+    sweep: Sweep,
+    upto: Revision,
+}
+
+impl Sweeps<'_> {
+    /// Leaves of a key what sweeps left; false when that is nothing.
+    fn leave(&self, history: &mut History) -> io::Result<bool> {
+        let latest = history.latest();
+        let older: Vec<Older> = history.older().collect();
+        // Most keys have nothing to lose.
+        if older.first().map_or(latest.id, Older::id) > self.sweep.reached {
+            return Ok(true);
+        }
+        let mut kept = Vec::with_capacity(older.len());
+        for (place, version) in older.iter().enumerate() {
+            let next = older.get(place + 1).map_or(latest.id, Older::id);
+            let gone = match version.is_live() {
+                true => self.sweep.has_taken(version.id(), next),
+                false => self.is_tombstone_gone(version.id())?,
+            };
+            if !gone {
+                kept.push(*version);
+            }
+        }
+        *history = History::new(kept, latest);
+        let gone = match latest.is_live() {
+            true => self.is_latest_gone(latest.id)?,
+            false => self.is_tombstone_gone(latest.id)?,
         };
-        if !gone {
-            kept.push(*version);
+        Ok(!gone)
+    }
+
+    /// Where the sweep is, tombstones may have stayed: the table knows.
+    fn is_tombstone_gone(&self, id: RowId) -> io::Result<bool> {
+        match id.revision == self.sweep.reached.revision {
+            true => self.is_missing(id),
+            false => Ok(id < self.sweep.reached),
         }
     }
-    *history = History::new(kept, latest);
-    Ok(latest.is_live() || !is_tombstone_gone(latest.id, upto, view)?)
-}
 
-/// At the revision where a sweep ended, tombstones may have stayed: the table knows.
-fn is_tombstone_gone(id: RowId, upto: RowId, view: &View) -> io::Result<bool> {
-    match id.revision == upto.revision {
-        true => Ok(view.row_crc(id)?.is_none()),
-        false => Ok(id < upto),
+    /// What replaced it, if anything has, is not known here: the table knows.
+    fn is_latest_gone(&self, id: RowId) -> io::Result<bool> {
+        match self.sweep.has_taken(id, RowId::first_of(self.upto.saturating_add(1))) {
+            true => self.is_missing(id),
+            false => Ok(false),
+        }
+    }
+
+    fn is_missing(&self, id: RowId) -> io::Result<bool> {
+        Ok(self.view.row_crc(id)?.is_none())
     }
 }

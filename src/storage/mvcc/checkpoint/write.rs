@@ -65,7 +65,7 @@ impl Writing {
             format: FORMAT,
             generation: view.meta.generation,
             revision: upto,
-            swept: Some(view.meta.swept().into()),
+            swept: Some(view.meta.sweep().reached.into()),
             last: Some(last.into()),
             last_crc,
         };

@@ -83,6 +83,41 @@ async fn what_was_swept_since_is_forgotten() {
     }
 }
 
+/// The same in the middle of a pass, for what was replaced before the checkpoint, after it and
+/// not at all.
+#[tokio::test]
+async fn what_a_pass_has_taken_so_far_is_forgotten() {
+    let mut bench = Bench::new();
+    for n in 0..600u32 {
+        let key = if n % 5 == 0 { format!("once {n}") } else { format!("key {}", n % 70) };
+        bench.apply_one(if n % 11 == 0 { delete(key, "") } else { put(key, "value") });
+    }
+    bench.flush_all().await;
+    bench.store.checkpoint().await.expect("a checkpoint");
+    let at = bench.store.revision();
+    for n in 0..50u32 {
+        bench.apply_one(put(format!("key {n}"), "after"));
+    }
+    bench.flush_all().await;
+    let (mut steps, mut removed) = (0, 0);
+    for goal in [at - 250, at + 20] {
+        bench.apply_one(compact(goal));
+        let is_behind = |bench: &Bench| bench.store.inner.shared.state.read().view.meta.needs_sweep();
+        bench.flush_all().await;
+        while is_behind(&bench) {
+            let before = rows(&bench.store);
+            bench.store.flush().await.expect("flushes");
+            (steps, removed) = (steps + 1, removed + before - rows(&bench.store));
+            bench = bench.kill();
+            let read = same_as_all_rows(&bench.store);
+            let useful =
+                bench.store.inner.shared.state.read().view.meta.sweep().reached <= row::RowId::last_of(at);
+            assert!(!useful || read < 60, "{read} rows were read after step {steps}");
+        }
+    }
+    assert!(steps > 4 && removed > 200, "{steps} steps, {removed} rows removed");
+}
+
 /// A tombstone after the checkpoint may be gone, and then nothing says that its key is.
 #[tokio::test]
 async fn a_sweep_beyond_the_checkpoint_makes_it_useless() {

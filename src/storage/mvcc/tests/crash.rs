@@ -78,7 +78,7 @@ async fn after_a_crash_at_any_change_the_state_is_that_after_some_entry() {
     let changes = whole.stats().operations;
     assert!(changes > 200, "the script does little: {changes} operations");
     let mut found = BTreeSet::new();
-    for count in 0..changes {
+    for count in 0..=changes {
         let end = if count % 3 == 2 { End::Kill } else { End::Power(count) };
         let disk = FakeDisk::new();
         disk.stop_after(count);
