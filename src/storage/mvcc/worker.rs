@@ -32,9 +32,9 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(250);
 pub(super) const FLUSH_EARLY_BYTES: u64 = 8 * 1024 * 1024;
 /// Between two steps of a sweep, or of a checkpoint: lets reads, and the log's fsyncs, through.
 const STEP_PAUSE: Duration = Duration::from_millis(20);
-/// Rows that the next start would have to read before a checkpoint is made: a quarter of a
-/// second. With many versions it is a part of them, as each checkpoint writes them all.
-const CHECKPOINT_ROWS: u64 = 200_000;
+/// Rows that the next start would have to read before a checkpoint is made: half a second.
+/// With many versions it is a part of them, as each checkpoint writes them all.
+const CHECKPOINT_ROWS: u64 = 400_000;
 const CHECKPOINT_PART: u64 = 8;
 /// The same when the node stops, and nothing else is to do.
 const LAST_CHECKPOINT_PART: u64 = 64;
