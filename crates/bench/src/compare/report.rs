@@ -163,6 +163,7 @@ fn rest(page: &Page) -> Vec<Row> {
         row("`bellwether up` to the first accepted write, s", Figure::UpToWrite, 2),
         row("memory of one idle node (the largest), MiB", Figure::MemoryIdle, 1),
         row(format!("memory of one node with {keys} keys, MiB"), Figure::MemoryFilled, 1),
+        row("the same after all of these reads, writes and watches, MiB", Figure::MemoryLoaded, 1),
         row("processor use of three idle nodes, cores", Figure::IdleCpu, 3),
         row("the load generator's own, s per 1,000 writes, 64 clients", CLIENT_CPU, 3),
     ]

@@ -44,6 +44,7 @@ pub async fn run(
     // Requests that travel together suit gRPC's servers better, so that serves everything.
     loads::run(&cluster, [(Way::Shared, &shared), (Way::Own, &own)], plan, to).await?;
     loads::events(&cluster, &shared, plan, to).await?;
+    to.add(Figure::MemoryLoaded, memory_mib(&cluster)?);
     if let Some(to) = over_http {
         let target = |connections| HttpTarget::new(&urls, Body::Json, connections);
         let (own, shared) = (target(None)?, target(Some(FEW_CONNECTIONS))?);

@@ -106,6 +106,7 @@ pub enum Figure {
     StartFull,
     MemoryIdle,
     MemoryFilled,
+    MemoryLoaded,
     /// Cores, summed over the three servers.
     IdleCpu,
     StartToWrite,
