@@ -53,9 +53,10 @@ impl Consensus {
         self.inner.log.vote().map(to_raft_vote)
     }
 
-    /// The same for a member that asks and brings its last vote: whoever led after this node
-    /// would have been elected by a majority, so if asker and leader are one, one of the two
-    /// has voted for it. `None` where they are not, or the asker has: then it takes a round.
+    /// As [`Consensus::confirm_leadership`], for a member that asks and brings its last vote:
+    /// whoever led after this node would have been elected by a majority, so if asker and
+    /// leader are one, one of the two has voted for it. `None` where they are not, or the asker
+    /// has: then it takes a round.
     pub async fn confirmed_by_asker(
         &self,
         asker: MemberId,
