@@ -16,7 +16,7 @@ use crate::client::{Client, Shared};
 use crate::keys::{Values, write_key};
 use crate::load::{ANSWER_TIMEOUT, Load};
 use crate::outcome::Outcome;
-use crate::target::{Group, Route, Session, Target};
+use crate::target::{Route, Session, Target, spawn_each};
 use crate::window::measure;
 
 /// Runs the load and measures; `servers` are the process ids whose time and memory count.
@@ -24,13 +24,7 @@ pub async fn run<T: Target>(target: &T, load: &Load, servers: &[u32], title: &st
     let groups = target.sessions(load.workload.route(), load.clients).await?;
     let shared = Shared::new(load)?;
     let clients = LocalSet::new();
-    let mut numbers = 0..;
-    for Group { tasks, sessions } in groups {
-        for (session, number) in sessions.into_iter().zip(&mut numbers) {
-            tasks.spawn_local(Client::new(session, shared.clone(), number)?.run());
-        }
-        clients.spawn_local(tasks);
-    }
+    spawn_each(groups, &clients, |session, number| Ok(Client::new(session, shared.clone(), number)?.run()))?;
     let measured = clients.run_until(measure(load, servers, title, &shared.tally)).await?;
     let outcome = Outcome::new(load, &shared.tally, &measured);
     // The clients notice at their next answer; one that never gets it is dropped.
@@ -42,25 +36,22 @@ pub async fn run<T: Target>(target: &T, load: &Load, servers: &[u32], title: &st
 pub async fn fill<T: Target>(target: &T, keys: u64, value_bytes: usize, clients: usize) -> Result<()> {
     let values = Rc::new(Values::new(value_bytes, keys));
     let next = Rc::new(Cell::new(0));
-    let filling = LocalSet::new();
-    let mut running = Vec::new();
-    for Group { tasks, sessions } in target.sessions(Route::Leader, clients).await? {
-        for mut session in sessions {
-            let (next, values) = (next.clone(), values.clone());
-            running.push(tasks.spawn_local(async move {
-                let mut key = String::new();
-                while next.get() < keys {
-                    let number = next.replace(next.get() + 1);
-                    write_key(&mut key, number);
-                    let put = timeout(ANSWER_TIMEOUT, session.put(&key, values.get(number))).await;
-                    put.with_context(|| format!("no answer within {ANSWER_TIMEOUT:?}"))??;
-                }
-                anyhow::Ok(())
-            }));
-        }
-        filling.spawn_local(tasks);
-    }
-    filling.await;
+    let tasks = LocalSet::new();
+    let groups = target.sessions(Route::Leader, clients).await?;
+    let running = spawn_each(groups, &tasks, |mut session, _| {
+        let (next, values) = (next.clone(), values.clone());
+        Ok(async move {
+            let mut key = String::new();
+            while next.get() < keys {
+                let number = next.replace(next.get() + 1);
+                write_key(&mut key, number);
+                let put = timeout(ANSWER_TIMEOUT, session.put(&key, values.get(number))).await;
+                put.with_context(|| format!("no answer within {ANSWER_TIMEOUT:?}"))??;
+            }
+            anyhow::Ok(())
+        })
+    })?;
+    tasks.await;
     for task in running {
         task.await.context("a client panicked")?.context("filling the store")?;
     }

@@ -20,7 +20,7 @@ use crate::load::Load;
 use crate::outcome::Outcome;
 use crate::tally::{Tally, bump};
 use crate::target::etcd::{EtcdTarget, Watcher, told_value};
-use crate::target::{Route, Target};
+use crate::target::{Route, Target, spawn_each};
 use crate::window::measure;
 
 /// For the last events, after the last write.
@@ -35,14 +35,9 @@ pub async fn run(target: &EtcdTarget, load: &Load, servers: &[u32], title: &str)
     for watcher in target.watch(KEY_PREFIX, Route::Spread, load.watchers).await? {
         tasks.spawn_local(listen(watcher, shared.clone(), heard.clone()));
     }
-    let mut writers = Vec::with_capacity(load.clients);
-    for group in target.sessions(load.workload.route(), load.clients).await? {
-        for session in group.sessions {
-            let client = Client::new(session, shared.clone(), writers.len())?;
-            writers.push(group.tasks.spawn_local(client.run()));
-        }
-        tasks.spawn_local(group.tasks);
-    }
+    let groups = target.sessions(load.workload.route(), load.clients).await?;
+    let writer = |session, number| Ok(Client::new(session, shared.clone(), number)?.run());
+    let writers = spawn_each(groups, &tasks, writer)?;
     let measuring = async {
         let measured = measure(load, servers, title, &shared.tally).await?;
         for writer in writers {

@@ -16,10 +16,11 @@
 use std::io;
 
 use bytes::Bytes;
+use redb::ReadableTable as _;
 
 use super::row::{RowId, RowRef};
 use super::state::Shared;
-use super::table::{RowsWriter, redb_error};
+use super::table::{Meta, RowsWriter, redb_error};
 use crate::types::Revision;
 
 /// Rows that one step looks at, so revisions at most as well: some ten milliseconds of work.
@@ -81,14 +82,9 @@ struct Seen {
     is_tombstone: bool,
 }
 
-/// One step. Says where it ended, and which rows went.
-pub(super) fn step(
-    rows: &mut RowsWriter<'_>,
-    sweep: Sweep,
-    compacted: Revision,
-    shared: &Shared,
-) -> io::Result<(Sweep, Vec<Swept>)> {
-    let sweep = sweep.toward(compacted);
+/// One step, which `meta` then knows of. Says which rows went.
+pub(super) fn step(rows: &mut RowsWriter<'_>, meta: &mut Meta, shared: &Shared) -> io::Result<Vec<Swept>> {
+    let sweep = meta.sweep().toward(meta.compacted);
     let (start, end) = (sweep.next_row(), RowId::last_of(sweep.goal));
     let seen = look(rows, start, end)?;
     let reached = if seen.len() < STEP_ROWS { end } else { seen.last().map_or(end, |row| row.id) };
@@ -117,11 +113,11 @@ pub(super) fn step(
         rows.remove(id.to_key()).map_err(redb_error)?;
     }
     here.append(&mut before);
-    Ok((Sweep { reached, ..sweep }, here))
+    meta.set_sweep(Sweep { reached, ..sweep });
+    Ok(here)
 }
 
 fn look(rows: &RowsWriter<'_>, start: RowId, end: RowId) -> io::Result<Vec<Seen>> {
-    use redb::ReadableTable as _;
     let mut seen = Vec::new();
     for entry in rows.range(start.to_key()..=end.to_key()).map_err(redb_error)?.take(STEP_ROWS) {
         let (id, encoded) = entry.map_err(redb_error)?;

@@ -140,13 +140,8 @@ impl Flusher {
             for (id, lease) in entries.iter().flat_map(|entry| &entry.leases.changes) {
                 writer.put_lease(*id, *lease)?;
             }
-            let mut swept = Vec::new();
-            if sweeps {
-                let (reached, gone) =
-                    sweep::step(&mut writer.rows, meta.sweep(), meta.compacted, &self.shared)?;
-                meta.set_sweep(reached);
-                swept = gone;
-            }
+            let swept =
+                if sweeps { sweep::step(&mut writer.rows, &mut meta, &self.shared)? } else { Vec::new() };
             Ok((meta, swept))
         })?;
         self.new_rows += entries.iter().map(|entry| entry.rows.len() as u64).sum::<u64>();

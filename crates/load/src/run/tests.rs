@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::*;
 use crate::load::{Extent, Pace, Workload};
-use crate::target::{Freshness, Swap};
+use crate::target::{Freshness, Group, Swap};
 
 /// Answers after a fixed time.
 #[derive(Clone)]

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 pub use address::Address;
-pub use group::{Driver, Group};
+pub use group::{Driver, Group, spawn_each};
 
 /// Where a session's requests go.
 #[derive(Clone, Copy, Debug)]

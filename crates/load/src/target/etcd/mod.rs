@@ -14,6 +14,7 @@ use prost::Message;
 use tokio::sync::Mutex;
 use tokio::task::LocalSet;
 
+use super::group::spread;
 use super::{Address, Driver, Freshness, Group, Route, Session, Swap, Target, node_for, says_yes};
 use grpc::{Channel, Replies, Requests};
 
@@ -70,14 +71,12 @@ impl EtcdTarget {
     /// Watches all keys that begin with `prefix`, from now on.
     pub async fn watch(&self, prefix: &str, route: Route, watchers: usize) -> Result<Vec<Watcher>> {
         let node = node_for(self, route).await?;
-        let connections = self.connections.unwrap_or(watchers).clamp(1, watchers.max(1));
-        let mut channels = Vec::with_capacity(connections);
-        for connection in 0..connections {
-            channels.push(Channel::open(&self.nodes[node(connection)], Driver::Runtime).await?);
-        }
         let mut watching = Vec::with_capacity(watchers);
-        for channel in channels.iter().cycle().take(watchers) {
-            watching.push(Watcher::open(channel.clone(), prefix).await?);
+        for (connection, watchers) in spread(watchers, self.connections.unwrap_or(watchers)) {
+            let channel = Channel::open(&self.nodes[node(connection)], Driver::Runtime).await?;
+            for _ in 0..watchers {
+                watching.push(Watcher::open(channel.clone(), prefix).await?);
+            }
         }
         Ok(watching)
     }
@@ -106,13 +105,13 @@ impl Target for EtcdTarget {
 
     async fn sessions(&self, route: Route, clients: usize) -> Result<Vec<Group<EtcdSession>>> {
         let node = node_for(self, route).await?;
-        let connections = self.connections.unwrap_or(clients).clamp(1, clients.max(1));
-        let mut groups = Vec::with_capacity(connections);
-        for connection in 0..connections {
+        let spread = spread(clients, self.connections.unwrap_or(clients));
+        let mut groups = Vec::with_capacity(spread.len());
+        for (connection, clients) in spread {
             let tasks = LocalSet::new();
             let link = tasks.run_until(self.link(node(connection), Driver::Group)).await?;
             let mut sessions = Vec::new();
-            for _ in (connection..clients).step_by(connections) {
+            for _ in 0..clients {
                 sessions.push(EtcdSession::new(link.clone()).await);
             }
             groups.push(Group { tasks, sessions });

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::task::LocalSet;
 
+use super::group::spread;
 use super::{Address, Freshness, Group, Route, Session, Swap, Target, node_for, says_yes};
 pub use link::Link;
 use link::SharedLink;
@@ -105,14 +106,14 @@ impl Target for HttpTarget {
             // Each drives its connection by itself.
             return Ok(vec![Group { tasks: LocalSet::new(), sessions }]);
         };
-        let connections = connections.clamp(1, clients.max(1));
-        let mut groups = Vec::with_capacity(connections);
-        for connection in 0..connections {
+        let spread = spread(clients, connections);
+        let mut groups = Vec::with_capacity(spread.len());
+        for (connection, clients) in spread {
             let tasks = LocalSet::new();
             let address = self.address(node(connection))?;
             let link = tasks.run_until(SharedLink::open(&address)).await?;
             let session = |_| self.session(address.clone(), Way::Shared(link.clone()), follows_leader);
-            let sessions = (connection..clients).step_by(connections).map(session).collect();
+            let sessions = (0..clients).map(session).collect();
             groups.push(Group { tasks, sessions });
         }
         Ok(groups)
