@@ -91,7 +91,7 @@ async fn lease(client: &Client, lease: i64) -> Result<()> {
     Ok(())
 }
 
-async fn lock(client: &Client, key: Vec<u8>, next: tokio::task::JoinHandle<Result<Vec<u8>>>) -> Result<()> {
+async fn lock(client: &Client, key: Vec<u8>, next: tokio::task::JoinHandle<Vec<u8>>) -> Result<()> {
     ensure!(!next.is_finished(), "two hold the lock: {:?}", next.await?);
     let held = retry("a get", || {
         let (mut client, key) = (client.clone(), key.clone());
@@ -103,7 +103,7 @@ async fn lock(client: &Client, key: Vec<u8>, next: tokio::task::JoinHandle<Resul
         async move { client.unlock(key).await }
     })
     .await?;
-    let next = timeout(PATIENCE, next).await.context("nobody gets the lock")???;
+    let next = timeout(PATIENCE, next).await.context("nobody gets the lock")??;
     ensure!(next != key, "the next holder has a key of its own");
     Ok(())
 }

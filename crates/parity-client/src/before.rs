@@ -15,7 +15,7 @@ pub struct Held {
     pub lease: i64,
     pub lock_key: Vec<u8>,
     /// Waits for the same lock; ends with its key.
-    pub next_lock: JoinHandle<Result<Vec<u8>>>,
+    pub next_lock: JoinHandle<Vec<u8>>,
     pub leader: LeaderKey,
 }
 
@@ -28,7 +28,9 @@ pub async fn take(client: &Client, patient: &Client) -> Result<Held> {
     passed("a lease is granted and kept alive");
     let lock_key =
         client.clone().lock("lock", Some(LockOptions::new().with_lease(lease))).await?.key().to_vec();
-    let next_lock = tokio::spawn(lock_again(patient.clone()));
+    // Granted by now, for a grant that is under way when the leader dies may fail.
+    let next_lease = client.clone().lease_grant(TTL_SECONDS, None).await?.id();
+    let next_lock = tokio::spawn(lock_again(patient.clone(), next_lease));
     passed("a lock is held");
     let leader = campaign(client, lease).await?;
     passed("an election is won");
@@ -74,14 +76,12 @@ async fn lease(client: &Client) -> Result<i64> {
     Ok(lease)
 }
 
-/// Under a lease of its own. A wait that its node took to the grave begins anew.
-async fn lock_again(client: Client) -> Result<Vec<u8>> {
-    let mut granting = client.clone();
-    let lease = granting.lease_grant(TTL_SECONDS, None).await?.id();
+/// A wait that its node took to the grave begins anew.
+async fn lock_again(client: Client, lease: i64) -> Vec<u8> {
     loop {
         let options = LockOptions::new().with_lease(lease);
         match client.clone().lock("lock", Some(options)).await {
-            Ok(locked) => return Ok(locked.key().to_vec()),
+            Ok(locked) => return locked.key().to_vec(),
             Err(_) => tokio::time::sleep(crate::PAUSE).await,
         }
     }
