@@ -9,6 +9,7 @@ mod address;
 pub mod etcd;
 mod group;
 pub mod http;
+mod together;
 
 use std::time::Duration;
 

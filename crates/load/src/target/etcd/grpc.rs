@@ -6,8 +6,6 @@
 //! tonic's channel the same requests took it 1.7 to 1.9 times the processor time (64 clients
 //! on 3 connections, and on one each).
 
-mod together;
-
 use std::future::poll_fn;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -19,8 +17,8 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use prost::Message;
 
+use crate::target::together::Together;
 use crate::target::{Address, Driver};
-use together::Together;
 
 /// What a connection may have under way to us: ranges of 1,000 values by many clients, so
 /// that nobody waits for room.

@@ -19,6 +19,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
+use crate::target::together::Together;
 use crate::target::{Address, Driver};
 
 /// What a shared connection may have under way in either direction: enough for 256 clients
@@ -82,7 +83,7 @@ impl SharedLink {
         let handshake = http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
-            .handshake(TokioIo::new(address.connect().await?));
+            .handshake(TokioIo::new(Together(address.connect().await?)));
         let (sender, connection) = handshake.await?;
         // It ends with the last client; an error is what the clients hear, too.
         Driver::Group.drive(connection);
