@@ -88,7 +88,7 @@ impl Reading {
         let path = segment_path(number);
         let file = disk.open(&path, false)?;
         let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.clear();
+        // Not emptied before: zeros would be written over the last segment's for nothing.
         bytes.resize(file.len()? as usize, 0);
         file.read_at(0, &mut bytes)?;
         let epoch = check_header(&path, number, &bytes)?;
