@@ -6,11 +6,15 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use prost::Message;
 use rand::Rng as _;
-use redb::{Database, Durability, OwnedRange, ReadOnlyTable, ReadableDatabase, TableDefinition};
+use redb::{
+    Database, DatabaseError, Durability, OwnedRange, ReadOnlyTable, ReadableDatabase, StorageError,
+    TableDefinition,
+};
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use super::recent::RecentRows;
@@ -33,6 +37,11 @@ const FORMAT_WITHOUT_LEASES: u32 = 1;
 /// millions of rows. The operating system caches the rest; an idle node has a budget of
 /// 25 MB in all.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
+/// The same while every page is read once: what the processor's own cache holds, for no
+/// page is wanted again.
+const CHECK_CACHE_BYTES: usize = 128 * 1024;
+/// How far redb's repair says that it is when it has found every checksum right.
+const REPAIR_HAS_COMPARED: f64 = 0.6;
 
 const ROWS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("rows");
 const LEASES: TableDefinition<i64, &[u8]> = TableDefinition::new("leases");
@@ -230,13 +239,49 @@ fn damaged(why: &str) -> io::Error {
     ))
 }
 
+fn builder(cache_bytes: usize) -> redb::Builder {
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(cache_bytes);
+    builder
+}
+
+/// Reads the whole table and compares every page's checksum: opening alone would not
+/// notice a flipped bit, and the node would serve it.
+///
+/// redb reads all of it twice, the second time to learn which pages are in use. Each of our
+/// commits says that already ([`Table::write`]), so its repair is stopped between the two.
+fn check(file: Arc<dyn File>) -> io::Result<()> {
+    let sound = Arc::new(AtomicBool::new(false));
+    let mut builder = builder(CHECK_CACHE_BYTES);
+    builder.set_check_integrity_on_open(true);
+    builder.set_repair_callback({
+        let sound = sound.clone();
+        move |repair| {
+            if repair.progress() > 0.0 {
+                sound.store(repair.progress() >= REPAIR_HAS_COMPARED, Ordering::Relaxed);
+                repair.abort();
+            }
+        }
+    });
+    match builder.create_with_backend(Backend(file)) {
+        // Empty: nothing was there to compare.
+        Ok(_) => Ok(()),
+        Err(DatabaseError::RepairAborted) if sound.load(Ordering::Relaxed) => Ok(()),
+        // It would be mended by going back to what it was before: the log may not have the rest.
+        Err(DatabaseError::RepairAborted) => Err(damaged("a checksum does not match")),
+        Err(DatabaseError::Storage(StorageError::Io(error))) => Err(error),
+        Err(error) => Err(damaged(&error.to_string())),
+    }
+}
+
 impl Table {
     /// Opens `state.redb`, makes it when there is none, and clears what a crash left.
     pub fn open(disk: &Arc<dyn Disk>) -> io::Result<Self> {
         disk.remove(NEW_STATE_FILE)?;
         if disk.list("")?.iter().any(|name| name == STATE_FILE) {
-            let mut table = Self::on(disk, disk.open(STATE_FILE, false)?)?;
-            table.check()?;
+            let file = disk.open(STATE_FILE, false)?;
+            check(file.clone())?;
+            let table = Self::on(disk, file)?;
             table.upgrade()?;
             return Ok(table);
         }
@@ -245,18 +290,6 @@ impl Table {
         table.write(|_| Ok((empty.in_new_table(), ())))?;
         table.publish()?;
         Ok(table)
-    }
-
-    /// Reads the whole table and compares every page's checksum: opening alone would not
-    /// notice a flipped bit, and the node would serve it.
-    fn check(&mut self) -> io::Result<()> {
-        let db = Arc::get_mut(&mut self.db).ok_or_else(|| io::Error::other("the table is in use already"))?;
-        match db.check_integrity() {
-            Ok(true) => Ok(()),
-            // Mended, by going back to what it was before: the log may not have the rest.
-            Ok(false) => Err(damaged("a checksum does not match")),
-            Err(error) => Err(damaged(&error.to_string())),
-        }
     }
 
     /// Writes the meta record anew, and the tables that it lacks, if an older version wrote it.
@@ -282,8 +315,7 @@ impl Table {
     }
 
     fn on(disk: &Arc<dyn Disk>, file: Arc<dyn File>) -> io::Result<Self> {
-        let backend = Backend(file.clone());
-        let db = redb::Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
+        let db = builder(CACHE_BYTES).create_with_backend(Backend(file.clone()));
         let (db, recent) = (Arc::new(db.map_err(redb_error)?), Arc::default());
         Ok(Self { db, file, recent, disk: disk.clone() })
     }
