@@ -30,6 +30,9 @@ pub(super) fn put(key: &[u8], lease: i64, older: &[Older], latest: Latest, part:
     }
 }
 
+/// Versions of a key that room is made for before they are seen.
+const MOST_AT_ONCE: u64 = 1024;
+
 /// A key, its lease and its versions, from the front of a part.
 pub(super) fn take(part: &mut &[u8]) -> io::Result<(Key, i64, History)> {
     let cut = || invalid("a part of the checkpoint ends inside a key");
@@ -38,8 +41,10 @@ pub(super) fn take(part: &mut &[u8]) -> io::Result<(Key, i64, History)> {
     *part = rest;
     let mut number = || decode_varint(part).map_err(|_| cut());
     let (lease, count) = (number()?.cast_signed(), number()?);
-    // The count may be damage: the memory for it is taken as the versions are found.
-    let mut older = Vec::with_capacity(count.min(1024) as usize);
+    // With room for versions that came after the checkpoint: without it, nearly every history
+    // moves for them. The count may be damage, so room for many is made as they come.
+    let room = count.min(MOST_AT_ONCE) as usize;
+    let mut older = Vec::with_capacity(room + room / 4);
     let mut revision = 0_u64;
     for _ in 0..count {
         revision = revision.checked_add(number()?).ok_or_else(cut)?;
@@ -58,6 +63,5 @@ pub(super) fn take(part: &mut &[u8]) -> io::Result<(Key, i64, History)> {
     if !ordered || older.last().is_some_and(|last| last.id() >= id) {
         return Err(invalid("a key's versions in the checkpoint are out of order"));
     }
-    older.shrink_to_fit();
     Ok((Key::from(key), lease, History::new(older, Latest { id, create_revision, version })))
 }
