@@ -185,7 +185,7 @@ async fn entries_come_in_order_and_in_a_known_format() {
     assert!(bench.store.apply(LogId { term: 1, index: 0 }, &newer, true).is_err(), "a newer format");
 }
 
-/// In what was asked for, where nothing but a page's checksum can tell.
+/// In a row's value, where nothing but a page's checksum can tell.
 #[tokio::test]
 async fn a_flipped_bit_in_any_value_is_refused() {
     let mut bench = Bench::new();
@@ -200,7 +200,7 @@ async fn a_flipped_bit_in_any_value_is_refused() {
     for n in (0..200).step_by(9) {
         let table = disk.contents(table::STATE_FILE).expect("a table");
         let value = value(n);
-        // The last of them: pages that are no longer in use may have it, too.
+        // Its last place: pages that are no longer in use may have the value, too.
         let place = table.windows(value.len()).rposition(|bytes| bytes == value.as_bytes());
         let place = place.expect("the value as it is") as u64;
         disk.flip(table::STATE_FILE, place + 7, 0x10).expect("flips");
