@@ -8,9 +8,8 @@ use std::io;
 use std::pin::pin;
 
 use ::http::{Request, Response};
-use axum::body::Body;
+use futures::FutureExt;
 use futures::future::Either;
-use hyper::body::Incoming;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -19,7 +18,7 @@ use crate::config::Config;
 use crate::env::net::Listener;
 use crate::env::{World, open_files};
 use crate::node::{Exit, Node, peer_service};
-use crate::server::{self, Application, Limits};
+use crate::server::{self, Application, Limits, ReplyBody, RequestBody};
 
 /// Where peers' messages go; clients' paths are everything else.
 const PEER_ROUTE: &str = "/bellwether.peer.v1.Peer/{*rpc}";
@@ -88,10 +87,14 @@ impl Front {
 }
 
 impl Application for Front {
-    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send + use<> {
+    fn answer<B: RequestBody>(
+        &self,
+        request: Request<B>,
+    ) -> impl Future<Output = Response<ReplyBody>> + Send + 'static + use<B> {
         let Doors { router, keys, kv } = &self.0;
         if http::Api::is_for_a_key(&request) {
-            Either::Left(Either::Left(keys.clone().dispatch(request)))
+            let reply = keys.clone().dispatch(request);
+            Either::Left(Either::Left(reply.map(|reply| reply.map(ReplyBody::from))))
         } else if etcd::Direct::takes(&request) {
             Either::Left(Either::Right(kv.clone().dispatch(request)))
         } else {

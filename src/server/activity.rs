@@ -14,9 +14,6 @@ use tokio::time::Instant;
 
 use super::limits::Limits;
 
-/// How HTTP/2 begins; no HTTP/1 method does.
-const H2_PREFACE_START: &[u8] = b"PRI";
-
 /// Why a connection was cut off. The words are the metric's labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
@@ -83,7 +80,9 @@ pub struct Activity {
 struct State {
     opened: Instant,
     heard: bool,
-    h2: bool,
+    /// When the client last sent something, or connected.
+    heard_at: Instant,
+    http2: bool,
     /// HTTP/1.1 only: when the head that is being read began.
     head_since: Option<Instant>,
     /// Requests and calls under way, oldest first.
@@ -110,15 +109,25 @@ impl Activity {
         Arc::new(Self { state: Mutex::new(State::new(Instant::now())), busy })
     }
 
-    /// The client sent these bytes.
-    pub fn heard(&self, bytes: &[u8]) {
-        self.state.lock().heard(bytes, Instant::now());
+    /// The client sent something.
+    pub fn heard(&self) {
+        self.state.lock().heard(Instant::now());
+    }
+
+    /// When it last did, or connected.
+    pub fn heard_at(&self) -> Instant {
+        self.state.lock().heard_at
+    }
+
+    /// The client began as HTTP/2 does.
+    pub fn speaks_http2(&self) {
+        self.state.lock().speaks_http2();
     }
 
     /// A request's head is complete. It ends when the guard is dropped.
-    pub fn begin(self: &Arc<Self>, version: http::Version, kind: Kind) -> Guard {
+    pub fn begin(self: &Arc<Self>, kind: Kind) -> Guard {
         let unread = (kind == Kind::Endless).then(Unread::default);
-        let number = self.state.lock().begin(version, kind, unread.as_ref(), Instant::now());
+        let number = self.state.lock().begin(kind, unread.as_ref(), Instant::now());
         if kind == Kind::Request {
             self.busy.0.fetch_add(1, Ordering::AcqRel);
         }
@@ -133,8 +142,8 @@ impl Activity {
     }
 
     /// True when the connection began as HTTP/2 does.
-    pub fn is_h2(&self) -> bool {
-        self.state.lock().h2
+    pub fn is_http2(&self) -> bool {
+        self.state.lock().http2
     }
 
     /// True once a peer has spoken on this connection.
@@ -155,7 +164,8 @@ impl State {
         Self {
             opened: now,
             heard: false,
-            h2: false,
+            heard_at: now,
+            http2: false,
             head_since: None,
             open,
             next_number,
@@ -166,26 +176,22 @@ impl State {
         }
     }
 
-    fn heard(&mut self, bytes: &[u8], now: Instant) {
-        if !self.heard {
-            self.heard = true;
-            self.h2 = bytes.starts_with(H2_PREFACE_START);
-        }
-        if !self.h2 && self.open.is_empty() {
+    fn heard(&mut self, now: Instant) {
+        self.heard = true;
+        self.heard_at = now;
+        if !self.http2 && self.open.is_empty() {
             self.head_since.get_or_insert(now);
         }
     }
 
-    /// The request's number, `None` for a peer's stream.
-    fn begin(
-        &mut self,
-        version: http::Version,
-        kind: Kind,
-        unread: Option<&Unread>,
-        now: Instant,
-    ) -> Option<u64> {
+    fn speaks_http2(&mut self) {
+        self.http2 = true;
         self.head_since = None;
-        self.h2 = version == http::Version::HTTP_2;
+    }
+
+    /// The request's number, `None` for a peer's stream.
+    fn begin(&mut self, kind: Kind, unread: Option<&Unread>, now: Instant) -> Option<u64> {
+        self.head_since = None;
         self.peer |= matches!(kind, Kind::Call | Kind::Stream);
         let number = self.next_number;
         self.next_number += 1;
@@ -282,8 +288,6 @@ impl Drop for Guard {
 mod tests {
     use std::time::Duration;
 
-    use http::Version;
-
     use super::*;
 
     /// How long the state may stay as it is, and what happens then: follows `check` as a
@@ -298,8 +302,8 @@ mod tests {
         }
     }
 
-    fn begin(state: &mut State, version: Version, kind: Kind, now: Instant) -> Option<u64> {
-        state.begin(version, kind, Some(&Unread::default()), now)
+    fn begin(state: &mut State, kind: Kind, now: Instant) -> Option<u64> {
+        state.begin(kind, Some(&Unread::default()), now)
     }
 
     #[test]
@@ -308,13 +312,13 @@ mod tests {
         let now = Instant::now();
         let mut state = State::new(now);
         assert_eq!(cut_after(&state, now), (limits.first_byte_timeout, Cut::Silent));
-        state.heard(b"GET /", now);
+        state.heard(now);
         assert_eq!(cut_after(&state, now), (limits.header_read_timeout, Cut::SlowHead));
-        let number = begin(&mut state, Version::HTTP_11, Kind::Request, now);
+        let number = begin(&mut state, Kind::Request, now);
         assert_eq!(cut_after(&state, now), (limits.request_life, Cut::SlowRequest));
         state.end(number, now);
         assert_eq!(cut_after(&state, now), (limits.idle_timeout, Cut::Idle));
-        state.heard(b"GET /", now);
+        state.heard(now);
         assert_eq!(cut_after(&state, now), (limits.header_read_timeout, Cut::SlowHead));
     }
 
@@ -323,8 +327,8 @@ mod tests {
         let limits = Limits::default();
         let now = Instant::now();
         let mut state = State::new(now);
-        state.heard(b"G", now);
-        state.heard(b"E", now + limits.header_read_timeout / 2);
+        state.heard(now);
+        state.heard(now + limits.header_read_timeout / 2);
         assert_eq!(state.check(now + limits.header_read_timeout, &limits, false), Err(Cut::SlowHead));
     }
 
@@ -333,10 +337,10 @@ mod tests {
         let limits = Limits::default();
         let now = Instant::now();
         let mut state = State::new(now);
-        begin(&mut state, Version::HTTP_2, Kind::Request, now);
+        begin(&mut state, Kind::Request, now);
         for second in 1..limits.request_life.as_secs() {
             let later = now + Duration::from_secs(second);
-            let lively = begin(&mut state, Version::HTTP_2, Kind::Request, later);
+            let lively = begin(&mut state, Kind::Request, later);
             state.end(lively, later);
             assert!(state.check(later, &limits, false).is_ok());
         }
@@ -349,8 +353,9 @@ mod tests {
         let now = Instant::now();
         let ended = |kind| {
             let mut state = State::new(now);
-            state.heard(b"PRI", now);
-            let number = begin(&mut state, Version::HTTP_2, kind, now);
+            state.heard(now);
+            state.speaks_http2();
+            let number = begin(&mut state, kind, now);
             state.end(number, now);
             state
         };
@@ -366,9 +371,9 @@ mod tests {
         let limits = Limits::default();
         let now = Instant::now();
         let mut state = State::new(now);
-        begin(&mut state, Version::HTTP_2, Kind::Stream, now);
+        begin(&mut state, Kind::Stream, now);
         assert!(state.check(now + limits.request_life * 10, &limits, false).is_ok());
-        begin(&mut state, Version::HTTP_2, Kind::Call, now);
+        begin(&mut state, Kind::Call, now);
         assert_eq!(state.check(now + limits.request_life, &limits, false), Err(Cut::SlowRequest));
     }
 
@@ -377,11 +382,11 @@ mod tests {
         let limits = Limits::default();
         let busy = Busy::default();
         let activity = Activity::new(busy.clone());
-        let call = activity.begin(Version::HTTP_2, Kind::Stream);
+        let call = activity.begin(Kind::Stream);
         let later = Instant::now() + limits.request_life * 10;
         assert!(activity.state.lock().check(later, &limits, false).is_ok());
         assert!(busy.is_idle() && activity.only_peers());
-        let request = activity.begin(Version::HTTP_2, Kind::Request);
+        let request = activity.begin(Kind::Request);
         assert!(!busy.is_idle() && !activity.only_peers());
         drop((request, call));
         assert!(busy.is_idle());
@@ -392,8 +397,8 @@ mod tests {
         let limits = Limits::default();
         let busy = Busy::default();
         let activity = Activity::new(busy.clone());
-        let watch = activity.begin(Version::HTTP_2, Kind::Endless);
-        let other = activity.begin(Version::HTTP_2, Kind::Endless);
+        let watch = activity.begin(Kind::Endless);
+        let other = activity.begin(Kind::Endless);
         assert!(busy.is_idle() && !activity.only_peers() && !activity.is_peer());
         let check = |after: Duration| activity.state.lock().check(Instant::now() + after, &limits, true);
         assert!(check(limits.request_life * 10).is_ok());
@@ -405,7 +410,7 @@ mod tests {
         watch.asked_for_more();
         assert!(check(limits.unread_timeout).is_ok());
         // A request beside it keeps its own deadline.
-        let _request = activity.begin(Version::HTTP_2, Kind::Request);
+        let _request = activity.begin(Kind::Request);
         assert_eq!(check(limits.request_life), Err(Cut::SlowRequest));
     }
 
@@ -413,8 +418,9 @@ mod tests {
     fn an_endless_reply_leaves_nothing_behind() {
         let limits = Limits::default();
         let activity = Activity::new(Busy::default());
-        activity.heard(b"PRI");
-        let watch = activity.begin(Version::HTTP_2, Kind::Endless);
+        activity.heard();
+        activity.speaks_http2();
+        let watch = activity.begin(Kind::Endless);
         watch.sent();
         drop(watch);
         let later = Instant::now() + limits.idle_timeout;

@@ -1,27 +1,30 @@
-//! One connection: hyper over a watched stream, under the deadlines of [`Activity`].
+//! One connection: HTTP/1.1 by hyper or [`http2`], over a watched stream, under the deadlines
+//! of [`Activity`].
 
-use std::future::poll_fn;
+use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Body;
+use bytes::{BufMut, BytesMut};
 use futures::FutureExt;
 use futures::future::Either;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-use super::activity::{Activity, Guard, Kind};
-use super::begin::Begin;
+use super::activity::{Activity, Kind};
 use super::gate::Gate;
-use super::limits::{self, Limits};
-use super::{Application, FLUSH_TIMEOUT, Shared};
+use super::limits::Limits;
+use super::reply::{ReplyBody, Tracked};
+use super::{Application, FLUSH_TIMEOUT, RequestBody, Shared, http2};
 use crate::env::net::BoxStream;
 
+/// How HTTP/2 begins (RFC 9113, section 3.4); no HTTP/1 request does.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Where the peers' service lives. Its traffic is exempt from the connection cap:
 /// elections must survive a crowd of clients.
 const PEER_PATH: &str = "/bellwether.peer.v1.";
@@ -42,74 +45,22 @@ const ENDLESS: [&str; 6] = [
     "/grpc.health.v1.Health/Watch",
 ];
 
-fn builder(limits: &Limits, begin: Begin) -> Builder<Begin> {
-    let mut builder = Builder::new(begin);
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        // `Activity` watches heads: hyper's timer would also cut idle connections.
-        .header_read_timeout(None)
-        .max_buf_size(limits.max_header_bytes)
-        .max_headers(limits.max_headers);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(limits::H2_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::H2_CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(limits::H2_MAX_STREAMS)
-        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
-        .keep_alive_interval(limits::H2_PING_INTERVAL)
-        .keep_alive_timeout(limits::H2_PING_TIMEOUT);
-    builder
-}
-
-/// Serves one connection to its end. With `crowded` it is one of the reserve: while the
-/// connection cap is passed only peers are served on it, all others hear 503.
+/// Serves one connection to its end, or cuts it off. With `crowded` it is one of the reserve:
+/// while the connection cap is passed only peers are served on it, all others hear 503.
 pub async fn run<A: Application>(
     stream: BoxStream,
     shared: Arc<Shared<A>>,
     activity: Arc<Activity>,
     crowded: bool,
 ) {
-    let io = TokioIo::new(Watched { stream, activity: activity.clone(), gate: shared.gate.clone() });
-    let service = hyper::service::service_fn({
-        let (shared, activity) = (shared.clone(), activity.clone());
-        move |request| serve(&shared, &activity, crowded, request)
-    });
-    let begin = Begin::default();
-    let builder = builder(&shared.limits, begin.clone());
-    let connection = builder.serve_connection(io, service);
-    drive(connection, &begin, &shared, &activity).await;
-}
-
-/// Polls the connection until it ends, is cut off, or the server stops.
-async fn drive<A, S>(
-    connection: hyper_util::server::conn::auto::Connection<'_, TokioIo<Watched>, S, Begin>,
-    begin: &Begin,
-    shared: &Shared<A>,
-    activity: &Activity,
-) where
-    S: hyper::service::Service<
-            Request<Incoming>,
-            Response = Response<Tracked>,
-            Error = std::convert::Infallible,
-        >,
-    S::Future: Send + 'static,
-{
-    tokio::pin!(connection);
-    let check = tokio::time::sleep(shared.limits.check_interval());
-    tokio::pin!(check);
-    let ending = &shared.ending;
-    let mut draining = false;
+    let io = Watched::new(stream, activity.clone(), shared.gate.clone());
+    let requests = Requests { shared: shared.clone(), activity: activity.clone(), crowded };
+    let mut speaking = pin!(speak(io, requests));
+    let mut check = pin!(tokio::time::sleep(shared.limits.check_interval()));
     loop {
         tokio::select! {
             biased;
-            // Errors are the client's (resets, broken requests); hyper has answered them.
-            () = poll_fn(|cx| {
-                let polled = connection.as_mut().poll(cx);
-                begin.begin_all();
-                polled.map(drop)
-            }) => return,
+            () = speaking.as_mut() => return,
             () = check.as_mut() => match activity.check(&shared.limits, shared.is_crowded()) {
                 Ok(again) => check.as_mut().reset(again),
                 Err(cut) => {
@@ -119,42 +70,87 @@ async fn drive<A, S>(
                     return;
                 }
             },
-            () = ending.closing.cancelled() => {
+            () = shared.ending.closing.cancelled() => {
                 if !activity.only_peers() {
-                    let _ = tokio::time::timeout(FLUSH_TIMEOUT, connection.as_mut()).await;
+                    let _ = tokio::time::timeout(FLUSH_TIMEOUT, speaking.as_mut()).await;
                 }
                 return;
-            }
-            () = ending.draining.cancelled(), if !draining => {
-                draining = true;
-                connection.as_mut().graceful_shutdown();
             }
         }
     }
 }
 
-type Served = Result<Response<Tracked>, std::convert::Infallible>;
+/// In the protocol that the client begins with.
+async fn speak<A: Application>(mut io: Watched, requests: Requests<A>) {
+    match io.begins_http2().await {
+        Ok(true) => http2::serve(io, requests).await,
+        Ok(false) => http1(io, requests).await,
+        // The client is gone.
+        Err(_) => {}
+    }
+}
 
-/// Hands one request to the application, and counts it until its reply is gone.
-fn serve<A: Application>(
-    shared: &Shared<A>,
-    activity: &Arc<Activity>,
+async fn http1<A: Application>(io: Watched, requests: Requests<A>) {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        // `Activity` watches heads: hyper's timer would also cut idle connections.
+        .header_read_timeout(None)
+        .max_buf_size(requests.limits().max_header_bytes)
+        .max_headers(requests.limits().max_headers);
+    let service = service_fn(|request| requests.answer(request).map(Ok::<_, Infallible>));
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
+    tokio::select! {
+        biased;
+        // Errors are the client's (resets, broken requests); hyper has answered them.
+        _ = connection.as_mut() => return,
+        () = requests.draining() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+/// Where a connection's requests go.
+pub struct Requests<A> {
+    shared: Arc<Shared<A>>,
+    activity: Arc<Activity>,
     crowded: bool,
-    request: Request<Incoming>,
-) -> impl Future<Output = Served> + Send + 'static + use<A> {
-    let guard = activity.begin(request.version(), kind(&request));
-    let answer = if crowded && shared.is_crowded() && !request.uri().path().starts_with(PEER_PATH) {
-        shared.metrics.refuse("connections");
-        Either::Left(std::future::ready(crowded_reply()))
-    } else {
-        // A request's state is large, and it is moved often on its way to where it stays.
-        Either::Right(Box::pin(shared.app.answer(request)))
-    };
-    answer.map(|response| Ok(response.map(|body| Tracked { body, guard })))
+}
+
+impl<A: Application> Requests<A> {
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    pub fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    /// Ready when no more requests are to be begun.
+    pub fn draining(&self) -> impl Future<Output = ()> + '_ {
+        self.shared.ending.draining.cancelled()
+    }
+
+    /// Hands one request to the application, and counts it until its reply is gone.
+    pub fn answer<B: RequestBody>(
+        &self,
+        request: Request<B>,
+    ) -> impl Future<Output = Response<Tracked>> + Send + 'static + use<A, B> {
+        let Self { shared, activity, crowded } = self;
+        let guard = activity.begin(kind(&request));
+        let is_refused = *crowded && shared.is_crowded() && !request.uri().path().starts_with(PEER_PATH);
+        let answer = if is_refused {
+            shared.metrics.refuse("connections");
+            Either::Left(std::future::ready(crowded_reply()))
+        } else {
+            // A request's state is large, and it is moved often on its way to where it stays.
+            Either::Right(Box::pin(shared.app.answer(request)))
+        };
+        answer.map(|response| response.map(|body| Tracked::new(body, guard)))
+    }
 }
 
 /// By the path alone: a header is quickly written by somebody who wants to stay for ever.
-fn kind(request: &Request<Incoming>) -> Kind {
+fn kind<B>(request: &Request<B>) -> Kind {
     match request.uri().path() {
         path if PEER_STREAMS.contains(&path) => Kind::Stream,
         path if path.starts_with(PEER_PATH) => Kind::Call,
@@ -163,9 +159,9 @@ fn kind(request: &Request<Incoming>) -> Kind {
     }
 }
 
-fn crowded_reply() -> Response<Body> {
+fn crowded_reply() -> Response<ReplyBody> {
     const TEXT: &str = r#"{"error":"Too many connections","outcome":"not_applied","hint":"this node serves as many connections as it may; reuse connections, or try another node"}"#;
-    let mut response = Response::new(Body::from(TEXT));
+    let mut response = Response::new(Body::from(TEXT).into());
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -175,43 +171,36 @@ fn crowded_reply() -> Response<Body> {
     response
 }
 
-/// A reply's body; the request counts as under way until it is dropped.
-pub struct Tracked {
-    body: Body,
-    guard: Guard,
-}
-
-impl HttpBody for Tracked {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        // hyper asks only when the client has room for more.
-        self.guard.asked_for_more();
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(_))) = frame {
-            self.guard.sent();
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 /// A stream that reports what it hears, and hears clients only when it is their turn.
-struct Watched {
+pub struct Watched {
     stream: BoxStream,
     activity: Arc<Activity>,
     gate: Arc<Gate>,
+    /// Heard while it was not clear what the client speaks, and to be read again.
+    first: BytesMut,
+}
+
+impl Watched {
+    fn new(stream: BoxStream, activity: Arc<Activity>, gate: Arc<Gate>) -> Self {
+        Self { stream, activity, gate, first: BytesMut::new() }
+    }
+
+    /// Whether the client begins as in HTTP/2.
+    async fn begins_http2(&mut self) -> io::Result<bool> {
+        let mut first = BytesMut::with_capacity(PREFACE.len());
+        let begins = loop {
+            let missing = PREFACE.len() - first.len();
+            if self.read_buf(&mut (&mut first).limit(missing)).await? == 0 || !PREFACE.starts_with(&first) {
+                break false;
+            }
+            if first.len() == PREFACE.len() {
+                self.activity.speaks_http2();
+                break true;
+            }
+        };
+        self.first = first;
+        Ok(begins)
+    }
 }
 
 impl AsyncRead for Watched {
@@ -220,6 +209,11 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.first.is_empty() {
+            let count = self.first.len().min(buf.remaining());
+            buf.put_slice(&self.first.split_to(count));
+            return Poll::Ready(Ok(()));
+        }
         let gated = !self.activity.is_peer();
         if gated && self.gate.poll_enter(cx).is_pending() {
             return Poll::Pending;
@@ -227,7 +221,7 @@ impl AsyncRead for Watched {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.activity.heard(&buf.filled()[before..]);
+            self.activity.heard();
         }
         if gated && polled.is_pending() {
             self.gate.give_back();
@@ -252,7 +246,7 @@ impl AsyncWrite for Watched {
     fn is_write_vectored(&self) -> bool {
         // h2 then copies small replies one behind the other and writes them in one call; else
         // it would write each by itself. It asks once, after the first bytes were heard.
-        !self.activity.is_h2() && self.stream.is_write_vectored()
+        !self.activity.is_http2() && self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

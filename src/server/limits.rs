@@ -59,6 +59,8 @@ pub struct Limits {
     pub max_header_bytes: usize,
     pub max_headers: usize,
     pub drain_timeout: Duration,
+    pub ping_interval: Duration,
+    pub ping_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -75,6 +77,8 @@ impl Default for Limits {
             max_header_bytes: MAX_HEADER_BYTES,
             max_headers: MAX_HEADERS,
             drain_timeout: DRAIN_TIMEOUT,
+            ping_interval: H2_PING_INTERVAL,
+            ping_timeout: H2_PING_TIMEOUT,
         }
     }
 }

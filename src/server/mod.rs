@@ -17,10 +17,11 @@
 //! bounded; closing flushes what is written and drops the rest.
 
 mod activity;
-mod begin;
 mod connection;
 mod gate;
+mod http2;
 mod limits;
+mod reply;
 mod reserve;
 #[cfg(test)]
 mod tests;
@@ -32,9 +33,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::BoxError;
+use axum::body::{Bytes, HttpBody};
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +45,7 @@ use crate::metrics::Metrics;
 use activity::{Activity, Busy};
 use gate::Gate;
 pub use limits::*;
+pub use reply::ReplyBody;
 use reserve::Reserve;
 
 /// After a failed accept (no file descriptors left, most likely): long enough for some
@@ -63,18 +65,28 @@ struct Ending {
     closing: CancellationToken,
 }
 
+/// A body as it comes from a client, or as a router has boxed it.
+pub trait RequestBody: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static {}
+impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static> RequestBody for B {}
+
 /// What answers the requests.
 ///
 /// A router is one; what is asked often may be answered without it, for it puts every
 /// request's work on the heap, in several pieces.
 pub trait Application: Send + Sync + 'static {
-    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send + use<Self>;
+    fn answer<B: RequestBody>(
+        &self,
+        request: Request<B>,
+    ) -> impl Future<Output = Response<ReplyBody>> + Send + 'static + use<Self, B>;
 }
 
 impl Application for axum::Router {
-    fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response<Body>> + Send + use<> {
+    fn answer<B: RequestBody>(
+        &self,
+        request: Request<B>,
+    ) -> impl Future<Output = Response<ReplyBody>> + Send + 'static + use<B> {
         let reply = tower::Service::call(&mut self.clone(), request);
-        async move { reply.await.unwrap_or_else(|never: Infallible| match never {}) }
+        async move { reply.await.unwrap_or_else(|never: Infallible| match never {}).map(ReplyBody::from) }
     }
 }
 

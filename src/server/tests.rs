@@ -130,6 +130,49 @@ async fn both_http_versions_on_one_port() {
     assert_eq!(reply.into_body().collect().await.expect("a body").to_bytes(), "hello");
 }
 
+/// What HTTP/2 begins with, and the settings frame that must follow, without any.
+const HTTP2_HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+#[tokio::test]
+async fn a_preface_in_pieces_is_one() {
+    let running = start(Limits::default()).await;
+    let mut client = running.connect().await;
+    for piece in HTTP2_HELLO.chunks(5) {
+        client.write_all(piece).await.expect("sent");
+        client.flush().await.expect("sent");
+        tokio::task::yield_now().await;
+    }
+    let mut answer = [0; 9];
+    client.read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(answer[3], 4, "no settings frame: {answer:?}");
+}
+
+#[tokio::test]
+async fn what_only_begins_like_http2_is_http1() {
+    let running = start(Limits::default()).await;
+    let mut client = running.connect().await;
+    client.write_all(b"PRI / HTTP/1.1\r\nConnection: close\r\n\r\n").await.expect("sent");
+    let reply = read_all(&mut client).await;
+    assert!(reply.starts_with("HTTP/1.1 4"), "{reply}");
+}
+
+/// Over HTTP/2 a client that is gone is told by pings from one that only waits.
+#[tokio::test]
+async fn who_answers_no_ping_is_cut_off_and_who_answers_stays() {
+    let running = start(Limits { ping_interval: SHORT, ping_timeout: SHORT, ..Limits::default() }).await;
+    let mut waiting = http2(&running).await;
+    let call = waiting.send_request(request(KEEP_ALIVE, "application/grpc")).await.expect("served");
+    for _ in 0..2 {
+        let mut gone = running.connect().await;
+        gone.write_all(HTTP2_HELLO).await.expect("sent");
+        read_all(&mut gone).await;
+    }
+    // The one that waits was asked as often.
+    let mut body = call.into_body();
+    assert!(futures::poll!(std::pin::pin!(body.frame())).is_pending());
+    assert!(!waiting.is_closed());
+}
+
 #[tokio::test]
 async fn a_silent_client_is_cut_off() {
     let running = start(Limits { first_byte_timeout: SHORT, ..Limits::default() }).await;

@@ -19,7 +19,7 @@ use tonic::Status;
 use tower::ServiceExt;
 
 use super::{Api, MAX_MESSAGE_BYTES, Result};
-use crate::api::http::RequestBody;
+use crate::server::{ReplyBody, RequestBody};
 
 /// Of a message's flag and length.
 const PREFIX_BYTES: usize = 5;
@@ -69,10 +69,10 @@ impl Direct {
         Call::find(request.uri().path()).is_some()
     }
 
-    pub async fn dispatch<B: RequestBody>(self, request: Request<B>) -> Response<Body> {
+    pub async fn dispatch<B: RequestBody>(self, request: Request<B>) -> Response<ReplyBody> {
         let (parts, mut body) = request.into_parts();
         let Ok(read) = read(&mut body).await else {
-            return Status::cancelled("the message broke off").into_http();
+            return refused(Status::cancelled("the message broke off"));
         };
         let (Some(call), Some(message)) = (Call::find(parts.uri.path()), plain_message(&read)) else {
             return self.long_way(parts, read, body).await;
@@ -89,19 +89,21 @@ impl Direct {
     }
 
     /// As the router would have had it: what was read, and the rest behind it.
-    async fn long_way<B: RequestBody>(self, parts: Parts, read: Bytes, rest: B) -> Response<Body> {
+    async fn long_way<B: RequestBody>(self, parts: Parts, read: Bytes, rest: B) -> Response<ReplyBody> {
         let read = stream::once(std::future::ready(Ok(Frame::data(read))));
         let rest = BodyStream::new(rest).map(|frame| frame.map_err(Into::<BoxError>::into));
         let body = Body::new(StreamBody::new(read.chain(rest)));
         let Ok(response) = self.long_way.oneshot(Request::from_parts(parts, body)).await;
-        response
+        response.map(ReplyBody::from)
     }
 }
 
 /// The body to its end, or a little more than may be read of it.
 async fn read<B: RequestBody>(body: &mut B) -> Result<Bytes, B::Error> {
     let (mut whole, mut parts) = (Bytes::new(), BytesMut::new());
-    while let Some(frame) = body.frame().await {
+    while !body.is_end_stream()
+        && let Some(frame) = body.frame().await
+    {
         let Ok(data) = frame?.into_data() else { continue };
         if whole.is_empty() && parts.is_empty() {
             // Most messages arrive at once.
@@ -132,13 +134,13 @@ async fn unary<Q: Message + Default, T: Message, F: Future<Output = Result<T>>>(
     headers: HeaderMap,
     message: Bytes,
     work: impl FnOnce(Q) -> F,
-) -> Response<Body> {
+) -> Response<ReplyBody> {
     let answer = match Q::decode(message) {
         Ok(message) => api.answer(name, &headers, message, work).await,
         Err(error) => Err(Status::internal(error.to_string())),
     };
     let reply = answer.and_then(|reply| framed(&reply));
-    reply.map_or_else(Status::into_http, |reply| succeeded(headers, reply))
+    reply.map_or_else(refused, |reply| succeeded(headers, reply))
 }
 
 fn framed(reply: &impl Message) -> Result<Bytes, Status> {
@@ -153,11 +155,14 @@ fn framed(reply: &impl Message) -> Result<Bytes, Status> {
     Ok(frame.freeze())
 }
 
+fn refused(status: Status) -> Response<ReplyBody> {
+    status.into_http::<Body>().map(ReplyBody::from)
+}
+
 /// `used`: a map that is not needed any more; its memory serves the reply's head.
-fn succeeded(used: HeaderMap, reply: Bytes) -> Response<Body> {
+fn succeeded(used: HeaderMap, reply: Bytes) -> Response<ReplyBody> {
     let trailers = HeaderMap::from_iter([(Status::GRPC_STATUS, OK)]);
-    let frames = [Frame::data(reply), Frame::trailers(trailers)].map(Ok::<_, std::convert::Infallible>);
-    let mut response = Response::new(Body::new(StreamBody::new(stream::iter(frames))));
+    let mut response = Response::new(ReplyBody::message(reply, trailers));
     let mut head = used;
     head.clear();
     head.insert(header::CONTENT_TYPE, GRPC);

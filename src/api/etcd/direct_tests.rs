@@ -34,9 +34,11 @@ fn request(path: &str, frames: &[&[u8]]) -> Request<Body> {
 }
 
 /// All that a client sees: head, messages, trailers.
-async fn told(response: Response<Body>) -> (http::StatusCode, HeaderMap, Bytes, Option<HeaderMap>) {
+async fn told(
+    response: Response<impl Into<ReplyBody>>,
+) -> (http::StatusCode, HeaderMap, Bytes, Option<HeaderMap>) {
     let (parts, body) = response.into_parts();
-    let whole = body.collect().await.expect("a whole body");
+    let whole = body.into().collect().await.expect("a whole body");
     let trailers = whole.trailers().cloned();
     (parts.status, parts.headers, whole.to_bytes(), trailers)
 }

@@ -33,7 +33,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_server::HealthServer;
@@ -62,7 +62,7 @@ pub const MAX_REQUEST_BYTES: usize = 3 << 19;
 /// The largest message that is read at all.
 const MAX_MESSAGE_BYTES: usize = MAX_REQUEST_BYTES + (512 << 10);
 /// Metadata by which a client asks to be refused at once by a member that knows no leader.
-const REQUIRE_LEADER: &str = "hasleader";
+const REQUIRE_LEADER: HeaderName = HeaderName::from_static("hasleader");
 
 type Answer<T> = Result<Response<T>, Status>;
 type Result<T, E = Refused> = std::result::Result<T, E>;
@@ -186,5 +186,5 @@ impl Api {
 }
 
 fn requires_leader(headers: &HeaderMap) -> bool {
-    headers.get(REQUIRE_LEADER).is_some_and(|value| value == "true")
+    headers.get(&REQUIRE_LEADER).is_some_and(|value| value == "true")
 }

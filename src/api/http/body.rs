@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use axum::BoxError;
-use axum::body::{Bytes, HttpBody};
+use axum::body::Bytes;
 use bytes::BytesMut;
 use http::{HeaderMap, header};
 use http_body_util::BodyExt;
@@ -11,14 +10,11 @@ use http_body_util::BodyExt;
 use super::MAX_BODY_BYTES;
 use super::error::ApiError;
 use super::memory::{Budget, Share};
+use crate::server::RequestBody;
 
 /// For a whole body. 1.5 MiB in 10 s is 150 KB/s; a slower client would hold one of the
 /// places for requests at once from those that are ready.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A body as it comes from a client: hyper's own, or one that a router has boxed.
-pub trait RequestBody: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static {}
-impl<B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static> RequestBody for B {}
 
 /// The body, and its part of what all bodies may hold: to be kept as long as it.
 pub async fn read(

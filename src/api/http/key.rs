@@ -12,7 +12,6 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::body::RequestBody;
 use super::error::{ApiError, ApiResult};
 use super::query::{self, Params};
 use super::reply::{self, OCTETS, Place};
@@ -22,6 +21,7 @@ use super::value::{self, ShownValue};
 use super::{App, MAX_KEY_BYTES, MAX_VALUE_BYTES, body, conditions, percent};
 use crate::node::{Node, WriteRequest, Written};
 use crate::proto::log::{Command, Delete, Put, command::Op};
+use crate::server::RequestBody;
 use crate::storage::mvcc::{KeyValue, Reply};
 use crate::types::{Ack, MemberName, Revision};
 

@@ -9,12 +9,12 @@ use http::StatusCode;
 use http::request::Parts;
 use serde::{Deserialize, Serialize};
 
-use super::body::RequestBody;
 use super::error::{ApiError, ApiResult};
 use super::memory::Budget;
 use super::{body, percent, query, reply};
 use crate::node::Node;
 use crate::node::faults::{Counts, Link, Rules, Way};
+use crate::server::RequestBody;
 use crate::types::MemberName;
 
 /// Before the name of a node.

@@ -4,13 +4,13 @@ use http::StatusCode;
 use http::request::Parts;
 use serde::{Deserialize, Serialize};
 
-use super::body::RequestBody;
 use super::error::{ApiError, ApiResult};
 use super::lab::require_lab;
 use super::memory::Budget;
 use super::{body, query, reply};
 use crate::env::failing_disk::{Armed, Fault};
 use crate::node::Node;
+use crate::server::RequestBody;
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -47,7 +47,7 @@ use tokio::time::Instant;
 use super::admission::Admission;
 use crate::metrics::RequestLabels;
 use crate::node::Node;
-pub use body::RequestBody;
+use crate::server::RequestBody;
 use error::{ApiError, ApiResult};
 use memory::Budget;
 use route::Route;
