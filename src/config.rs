@@ -63,6 +63,8 @@ pub struct Config {
     pub log_max_bytes: u64,
     /// `SNAPSHOT_EVERY_ENTRIES`: how often the log is allowed to be purged.
     pub snapshot_every_entries: u64,
+    /// `READ_CACHE_BYTES`: for values that were read lately.
+    pub read_cache_bytes: u64,
     /// `MAX_INFLIGHT_REQUESTS`, `MAX_CONNECTIONS`
     pub max_inflight_requests: usize,
     pub max_connections: usize,

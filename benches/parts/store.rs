@@ -12,6 +12,8 @@ use super::{WORKERS, batch, key, opened, put, value};
 
 /// Revisions in one entry of a fill.
 const FILL_BATCH: u64 = 1_000;
+/// Room for rows that were read lately.
+const RECENT_BYTES: u64 = 32 << 20;
 /// Small: a fill is not what is measured.
 const FILL_VALUE_BYTES: usize = 32;
 
@@ -25,7 +27,7 @@ pub struct Fed {
 
 impl Fed {
     pub fn empty() -> Self {
-        let (runtime, store) = opened(|disk| Store::open(disk, &WORKERS, Arc::default()));
+        let (runtime, store) = opened(|disk| Store::open(disk, &WORKERS, RECENT_BYTES, Arc::default()));
         Self { runtime, store, next: 0, keys: 0 }
     }
 

@@ -10,6 +10,7 @@ use crate::types::{Ack, ElectionPolicy};
 const MIB: u64 = 1024 * 1024;
 /// Large enough that rotation is rare, small enough that purging gives space back soon.
 const LOG_SEGMENT_BYTES: u64 = 64 * MIB;
+const READ_CACHE_BYTES: u64 = 64 * MIB;
 /// Far above what the default number of entries takes with small values.
 const LOG_MAX_BYTES: u64 = 1024 * MIB;
 /// Room to shrink: past this, purging the log and the state need a little disk to work in.
@@ -91,6 +92,10 @@ pub struct Settings {
     /// Log entries after which the state is flushed and the log before it may be purged
     #[arg(long, env = "SNAPSHOT_EVERY_ENTRIES", value_name = "N", default_value_t = 20_000)]
     pub snapshot_every_entries: u64,
+
+    /// Memory for values that were read lately; a node that serves no reads takes none of it
+    #[arg(long, env = "READ_CACHE_BYTES", value_name = "BYTES", default_value_t = READ_CACHE_BYTES)]
+    pub read_cache_bytes: u64,
 
     /// Requests worked on at once; more are answered 429 at once
     #[arg(long, env = "MAX_INFLIGHT_REQUESTS", value_name = "N", default_value_t = 4096)]

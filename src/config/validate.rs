@@ -20,12 +20,12 @@ const MAX_MS: u64 = 24 * 60 * 60 * 1000;
 const WORKER_THREADS: RangeInclusive<u64> = 1..=1024;
 /// Below, rotation would cost more than writing; above, purging would free too little too late.
 const LOG_SEGMENT_BYTES: RangeInclusive<u64> = 64 * 1024..=4 * 1024 * 1024 * 1024;
-/// A server needs a few connections for its peers before it can serve anybody.
 /// More often, comparing would be most of what an idle node does.
 const MIN_HASH_CHECK_INTERVAL_MS: u64 = 50;
 /// A second at least, since that is how often it is looked at; a year at most.
 const HISTORY_AGE_MS: RangeInclusive<u64> = 1000..=366 * 24 * 3600 * 1000;
 const REPLICATION_DELAY_MS: RangeInclusive<u64> = 0..=60_000;
+/// A server needs a few connections for its peers before it can serve anybody.
 const MAX_CONNECTIONS: RangeInclusive<u64> = 16..=1_000_000;
 const MAX_INFLIGHT: RangeInclusive<u64> = 1..=1_000_000;
 
@@ -137,6 +137,7 @@ impl Settings {
             log_keep_entries: self.log_keep_entries,
             log_max_bytes: self.log_max_bytes,
             snapshot_every_entries: self.snapshot_every_entries,
+            read_cache_bytes: self.read_cache_bytes,
             max_inflight_requests: self.max_inflight_requests,
             max_connections: self.max_connections,
             min_free_bytes: self.min_free_bytes,

@@ -23,7 +23,7 @@ impl StoreBuilder<TypeConfig, LogStore, StateMachine> for Builder {
         let workers = Workers::Tasks { delay: || Duration::ZERO };
         let options = LogOptions { segment_bytes: 64 * 1024, cache_bytes: 1024, reserve_bytes: 0 };
         let log = Log::open(disk.clone(), &workers, options, Arc::default()).expect("a log");
-        let store = Store::open(disk, &workers, Arc::default()).expect("a store");
+        let store = Store::open(disk, &workers, 0, Arc::default()).expect("a store");
         // The suite applies entries that it never appended.
         store.log_is_durable_upto(u64::MAX);
         Ok(((), LogStore::new(log.clone()), StateMachine::new(store, log)))

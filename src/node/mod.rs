@@ -166,7 +166,7 @@ impl Node {
         let (log, store) = world.workers.both(
             "log-open",
             || Log::open(disk.clone(), &world.workers, options, metrics.clone()),
-            || Store::open(disk.clone(), &world.workers, metrics.clone()),
+            || Store::open(disk.clone(), &world.workers, config.read_cache_bytes, metrics.clone()),
         )?;
         let (log, store) = (log?, store?);
         if identity.begun().is_some() && log.last_id().is_none() && log.vote().is_none() {

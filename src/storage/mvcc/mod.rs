@@ -103,12 +103,18 @@ impl Drop for Inner {
 
 impl Store {
     /// Opens the table, makes an empty one when there is none, and brings back the index.
-    /// Needs a tokio runtime, for the timer.
-    pub fn open(disk: Arc<dyn Disk>, workers: &Workers, metrics: Arc<Metrics>) -> io::Result<Self> {
+    /// Up to `recent_bytes` of rows that are read stay in memory. Needs a tokio runtime, for
+    /// the timer.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        workers: &Workers,
+        recent_bytes: u64,
+        metrics: Arc<Metrics>,
+    ) -> io::Result<Self> {
         disk.remove(snapshot::INCOMING_FILE)?;
         disk.remove(checkpoint::NEW_CHECKPOINT_FILE)?;
         let (checkpoint, table) =
-            workers.both("checkpoint", || checkpoint::read(&*disk), || Table::open(&disk))?;
+            workers.both("checkpoint", || checkpoint::read(&*disk), || Table::open(&disk, recent_bytes))?;
         let table = table?;
         let state = State::open(Arc::new(table.view()?), checkpoint)?;
         let shared = Arc::new(Shared::new(state, disk, metrics));

@@ -9,9 +9,6 @@ use quick_cache::{OptionsBuilder, Weighter};
 use super::row::RowId;
 use super::types::KeyValue;
 
-/// How much is kept at most, in bytes. A node that serves no reads from its table has none of
-/// it.
-const CAPACITY_BYTES: u64 = 32 * 1024 * 1024;
 /// What a row takes besides its key and value: its numbers, a place in the cache, and what
 /// the allocator adds.
 const ROW_BYTES: usize = 200;
@@ -29,20 +26,24 @@ impl Weighter<RowId, KeyValue> for Size {
     }
 }
 
-impl Default for RecentRows {
-    fn default() -> Self {
+impl RecentRows {
+    /// Keeps so many bytes at most. A node that serves no reads from its table takes none.
+    pub fn new(bytes: u64) -> Self {
         let options = OptionsBuilder::new()
-            .weight_capacity(CAPACITY_BYTES)
-            .estimated_items_capacity((CAPACITY_BYTES / TYPICAL_ROW_BYTES) as usize)
+            .weight_capacity(bytes)
+            .estimated_items_capacity((bytes / TYPICAL_ROW_BYTES) as usize)
             // What is kept must not depend on a hash: simulated nodes do the same each time.
             .shards(1)
             .build()
             .expect("all that is needed is set");
         Self(Cache::with_options(options, Size, DefaultHashBuilder::default(), DefaultLifecycle::default()))
     }
-}
 
-impl RecentRows {
+    /// How many bytes there is room for.
+    pub fn room(&self) -> u64 {
+        self.0.capacity()
+    }
+
     pub fn get(&self, id: RowId) -> Option<KeyValue> {
         self.0.get(&id)
     }
@@ -79,8 +80,9 @@ mod tests {
 
     #[test]
     fn no_more_is_kept_than_there_is_room_for() {
+        const BYTES: u64 = 32 << 20;
         const VALUE_BYTES: usize = 100_000;
-        let (recent, room) = (RecentRows::default(), CAPACITY_BYTES / VALUE_BYTES as u64);
+        let (recent, room) = (RecentRows::new(BYTES), BYTES / VALUE_BYTES as u64);
         for revision in 1..=2 * room {
             let (id, row) = row(revision, VALUE_BYTES);
             recent.add(id, row);
@@ -88,14 +90,21 @@ mod tests {
         let kept = (1..=2 * room).filter(|revision| recent.get(RowId::first_of(*revision)).is_some());
         let kept = kept.count() as u64;
         assert!(kept <= room && kept > room / 2, "{kept} rows where {room} have room");
-        let (id, large) = row(3 * room, CAPACITY_BYTES as usize);
+        let (id, large) = row(3 * room, BYTES as usize);
         recent.add(id, large);
         assert!(recent.get(id).is_none(), "one that would take the place of all others");
     }
 
     #[test]
+    fn without_room_nothing_is_kept() {
+        let (recent, (id, row)) = (RecentRows::new(0), row(7, 3));
+        recent.add(id, row);
+        assert_eq!(recent.get(id), None);
+    }
+
+    #[test]
     fn a_row_is_what_was_added_until_it_is_removed() {
-        let recent = RecentRows::default();
+        let recent = RecentRows::new(10_000);
         let (id, row) = row(7, 3);
         assert_eq!(recent.get(id), None);
         recent.add(id, row.clone());

@@ -276,16 +276,17 @@ fn check(file: Arc<dyn File>) -> io::Result<()> {
 
 impl Table {
     /// Opens `state.redb`, makes it when there is none, and clears what a crash left.
-    pub fn open(disk: &Arc<dyn Disk>) -> io::Result<Self> {
+    /// `recent_bytes`: room for rows that were read lately.
+    pub fn open(disk: &Arc<dyn Disk>, recent_bytes: u64) -> io::Result<Self> {
         disk.remove(NEW_STATE_FILE)?;
         if disk.list("")?.iter().any(|name| name == STATE_FILE) {
             let file = disk.open(STATE_FILE, false)?;
             check(file.clone())?;
-            let table = Self::on(disk, file)?;
+            let table = Self::on(disk, file, recent_bytes)?;
             table.upgrade()?;
             return Ok(table);
         }
-        let table = Self::create_new(disk)?;
+        let table = Self::create_new(disk, recent_bytes)?;
         let empty = Meta::new(&AppliedState::default(), 1, 0, Sweep::default(), 0);
         table.write(|_| Ok((empty.in_new_table(), ())))?;
         table.publish()?;
@@ -303,20 +304,25 @@ impl Table {
     }
 
     /// An empty database beside the current one, invisible until [`Table::publish`].
-    pub fn create_new(disk: &Arc<dyn Disk>) -> io::Result<Self> {
+    fn create_new(disk: &Arc<dyn Disk>, recent_bytes: u64) -> io::Result<Self> {
         disk.remove(NEW_STATE_FILE)?;
-        Self::on(disk, disk.open(NEW_STATE_FILE, true)?)
+        Self::on(disk, disk.open(NEW_STATE_FILE, true)?, recent_bytes)
     }
 
-    /// Puts a database made by [`Table::create_new`], and committed, in the old one's place.
+    /// An empty one that is to take this one's place.
+    pub fn successor(&self) -> io::Result<Self> {
+        Self::create_new(&self.disk, self.recent.room())
+    }
+
+    /// Puts a new database, once it is committed, in the old one's place.
     pub fn publish(&self) -> io::Result<()> {
         self.disk.rename(NEW_STATE_FILE, STATE_FILE)?;
         self.disk.sync_dir("")
     }
 
-    fn on(disk: &Arc<dyn Disk>, file: Arc<dyn File>) -> io::Result<Self> {
+    fn on(disk: &Arc<dyn Disk>, file: Arc<dyn File>, recent_bytes: u64) -> io::Result<Self> {
         let db = builder(CACHE_BYTES).create_with_backend(Backend(file.clone()));
-        let (db, recent) = (Arc::new(db.map_err(redb_error)?), Arc::default());
+        let (db, recent) = (Arc::new(db.map_err(redb_error)?), Arc::new(RecentRows::new(recent_bytes)));
         Ok(Self { db, file, recent, disk: disk.clone() })
     }
 

@@ -254,7 +254,7 @@ impl Flusher {
     /// Builds a database beside the old one, puts it in its place, and shows it.
     fn install(&mut self, snapshot: ReceivedSnapshot) -> io::Result<()> {
         let disk = self.shared.disk.clone();
-        let table = Table::create_new(&disk)?;
+        let table = self.table.successor()?;
         table.write(|writer| Ok((snapshot.copy_into(writer)?.in_new_table(), ())))?;
         let state = State::load(Arc::new(table.view()?))?;
         self.give_up_checkpoint()?;

@@ -31,7 +31,7 @@ impl Bench {
     fn new() -> Self {
         let disk = FakeDisk::new();
         let workers = Workers::Tasks { delay: || Duration::ZERO };
-        let store = Store::open(Arc::new(disk.boot()), &workers, Arc::default()).expect("opens");
+        let store = Store::open(Arc::new(disk.boot()), &workers, 0, Arc::default()).expect("opens");
         Self { store, next: 0, _disk: disk }
     }
 

@@ -84,10 +84,13 @@ impl Bench {
     }
 }
 
+/// Room for rows that were read lately: all of a test.
+const RECENT_BYTES: u64 = 1 << 20;
+
 fn open(disk: &FakeDisk) -> io::Result<Store> {
     // A crashed disk's old handles fail; the store gets a handle of the new life.
     let workers = Workers::Tasks { delay: || Duration::ZERO };
-    Store::open(Arc::new(disk.boot()), &workers, Arc::new(Metrics::default()))
+    Store::open(Arc::new(disk.boot()), &workers, RECENT_BYTES, Arc::new(Metrics::default()))
 }
 
 /// Waits for something that the timer makes happen.
