@@ -7,6 +7,7 @@ use std::ops::{Bound, RangeBounds};
 
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::env::planted::{Bug, is_planted};
@@ -147,11 +148,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let mut persisted: Vec<(PersistedSlot, LogId)> = Vec::new();
         let mut translated = Vec::new();
-        let mut urgent = false;
+        let (mut followed, mut urgent) = (false, false);
         for mut entry in entries {
             if let EntryPayload::Normal(batch) = &mut entry.payload {
                 let slot = batch.persisted.take();
-                urgent |= slot.is_some() || !batch.own;
+                followed |= !batch.own;
+                urgent |= slot.is_some();
                 persisted.extend(slot.map(|slot| (slot, from_raft_id(entry.log_id))));
             } else {
                 urgent = true;
@@ -161,11 +163,19 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let appended = self.appended.clone();
         let done = move |result| {
             let append = Appended { result, persisted, flushed };
+            if Handle::try_current().is_ok() {
+                // Written here, while the engine looks on: it need not be woken.
+                return append.tell();
+            }
             // The runtime is going down, but somebody may still wait.
             if let Err(unsent) = appended.send(append) {
                 unsent.0.tell();
             }
         };
+        if followed {
+            // Nothing else is left to do for this write here, and the leader waits for it.
+            return self.log.append_here(translated, Box::new(done));
+        }
         if urgent {
             return self.log.append(translated, Box::new(done));
         }

@@ -7,7 +7,10 @@
 use std::io;
 use std::time::Duration;
 
+use rand::RngExt as _;
 use tokio::sync::{mpsc, oneshot};
+
+use crate::env::random::rng;
 
 /// Jobs handed to a worker in one batch at most: bounds the memory of one disk write.
 const MAX_BATCH: usize = 4096;
@@ -38,6 +41,15 @@ impl<J> Worker<J> {
 }
 
 impl Workers {
+    /// Whether a worker's work may be done by who would hand it over. In a simulation, where
+    /// that takes no time, now and then.
+    pub fn may_be_spared(&self) -> bool {
+        match self {
+            Workers::Threads => true,
+            Workers::Tasks { .. } => rng().random(),
+        }
+    }
+
     /// Runs one long job away from the threads that serve requests, and waits for it.
     pub async fn run<T: Send + 'static>(
         &self,

@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::Either;
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
@@ -235,12 +236,19 @@ where
     T: Clone,
     S: Stream<Item = T> + Unpin,
 {
+    match link {
+        None => Either::Left(messages),
+        Some(link) => Either::Right(delayed(link, way, messages)),
+    }
+}
+
+fn delayed<T, S>(link: Arc<Link>, way: fn(&Link) -> &Way, messages: S) -> impl Stream<Item = T>
+where
+    T: Clone,
+    S: Stream<Item = T> + Unpin,
+{
     let mut messages = messages.fuse();
     async_stream::stream! {
-        let Some(link) = link else {
-            while let Some(message) = messages.next().await { yield message; }
-            return;
-        };
         let mut under_way = VecDeque::<(Instant, T)>::new();
         while !(under_way.is_empty() && messages.is_done()) {
             let due = under_way.front().map(|(due, _)| *due);

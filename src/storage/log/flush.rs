@@ -1,7 +1,10 @@
-//! The flush worker: one synced write for everything that waits.
+//! The flush worker: one synced write for everything that waits. Where the disk is quick, who
+//! appends may do its work.
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -13,6 +16,34 @@ use crate::env::planted::{Bug, is_planted};
 use crate::env::{Disk, Worker};
 use crate::metrics::Metrics;
 use crate::types::LogId;
+
+/// A write that took no longer, sync and all, is quick: handing it to another thread and
+/// hearing back takes a twentieth of this at least, and nobody notices so short a wait.
+const QUICK_WRITE: Duration = Duration::from_millis(1);
+/// So many quick writes in a row make a quick disk.
+pub(super) const QUICK_IN_A_ROW: u32 = 8;
+
+/// Whether the disk is so quick that a thread with other duties may wait for it.
+#[derive(Default)]
+pub(super) struct Pace {
+    quick_in_a_row: AtomicU32,
+}
+
+impl Pace {
+    pub fn is_quick(&self) -> bool {
+        self.quick_in_a_row.load(Ordering::Relaxed) >= QUICK_IN_A_ROW
+    }
+
+    /// Whoever writes says how long it took; one at a time.
+    fn took(&self, time: Duration) {
+        let row = if time <= QUICK_WRITE {
+            self.quick_in_a_row.load(Ordering::Relaxed).saturating_add(1)
+        } else {
+            0
+        };
+        self.quick_in_a_row.store(row, Ordering::Relaxed);
+    }
+}
 
 /// Asks the flush worker to look for batches.
 pub(super) struct Wake;
@@ -32,6 +63,7 @@ pub(super) struct Flusher {
     pub spare: SpareSlot,
     pub spare_maker: Worker<MakeSpare>,
     pub segment_bytes: u64,
+    pub pace: Arc<Pace>,
 }
 
 pub(super) struct Provisional {
@@ -98,7 +130,9 @@ impl Flusher {
         } else {
             active.append(&batch.buffer)?;
         }
-        self.metrics.log_fsync_seconds.observe(begun.elapsed().as_secs_f64());
+        let took = begun.elapsed();
+        self.pace.took(took);
+        self.metrics.log_fsync_seconds.observe(took.as_secs_f64());
         self.metrics.log_written_bytes.inc_by(bytes);
         self.metrics.log_appended_entries.inc_by(batch.entries);
         active.previous_crc = crc;
@@ -151,5 +185,24 @@ impl Flusher {
             self.disk.sync_dir(segment::DIRECTORY)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_slow_write_makes_a_slow_disk_and_many_quick_ones_a_quick_one() {
+        let pace = Pace::default();
+        for slow in [QUICK_WRITE * 2, Duration::from_secs(60)] {
+            for _ in 0..QUICK_IN_A_ROW {
+                assert!(!pace.is_quick());
+                pace.took(QUICK_WRITE);
+            }
+            assert!(pace.is_quick());
+            pace.took(slow);
+        }
+        assert!(!pace.is_quick());
     }
 }

@@ -10,7 +10,8 @@
 //! 1. [`Log::append`] encodes it into the open batch and caches it ([`state`], `cache`);
 //!    from here on it is readable.
 //! 2. The flush worker takes the batch, seals it as one frame (`format`) and does one
-//!    synced write (`flush`). What is handed over meanwhile is the next batch.
+//!    synced write (`flush`). What is handed over meanwhile is the next batch. A follower
+//!    does the worker's work itself while the disk is quick ([`Log::append_here`]).
 //! 3. The callbacks are called, and the entries count as durable.
 //!
 //! Frames fill zeroed files, segments (`segment`), so that no append changes a file's
@@ -45,7 +46,7 @@ use tokio::sync::oneshot;
 use crate::env::{Disk, Worker, Workers};
 use crate::metrics::Metrics;
 use crate::types::{LogId, LogIndex, Term};
-use flush::{Flusher, MakeSpare, Wake};
+use flush::{Flusher, MakeSpare, Pace, Wake};
 use read::Plan;
 use segment::SpareSlot;
 use state::{Failure, State};
@@ -94,7 +95,11 @@ pub type Flushed = Box<dyn FnOnce(io::Result<()>) + Send>;
 
 struct Shared {
     state: Arc<Mutex<State>>,
-    flusher: Worker<Wake>,
+    worker: Worker<Wake>,
+    /// Held by who writes: the worker, or [`Log::append_here`].
+    flusher: Arc<Mutex<Flusher>>,
+    pace: Arc<Pace>,
+    workers: Workers,
     spare: SpareSlot,
 }
 
@@ -118,7 +123,8 @@ impl Log {
         let written = found.contents.checkpoint();
         let state = State::new(found.contents, found.frames, found.segments, cache_bytes);
         let state = Arc::new(Mutex::new(state));
-        let mut flusher = Flusher {
+        let pace = Arc::<Pace>::default();
+        let flusher = Arc::new(Mutex::new(Flusher {
             state: state.clone(),
             disk,
             metrics,
@@ -128,12 +134,17 @@ impl Log {
             spare: spare.clone(),
             spare_maker,
             segment_bytes,
-        };
-        let flusher = workers.spawn("log-flush", move |wakes: &mut Vec<Wake>| {
-            wakes.clear();
-            flusher.run();
+            pace: pace.clone(),
+        }));
+        let worker = workers.spawn("log-flush", {
+            let flusher = flusher.clone();
+            move |wakes: &mut Vec<Wake>| {
+                wakes.clear();
+                flusher.lock().run();
+            }
         });
-        Ok(Self(Arc::new(Shared { state, flusher, spare })))
+        let workers = workers.clone();
+        Ok(Self(Arc::new(Shared { state, worker, flusher, pace, workers, spare })))
     }
 
     /// Entries are readable when this returns and durable when `flushed` is called. With
@@ -143,7 +154,26 @@ impl Log {
         self.begin_writing()
     }
 
-    /// The same, but nothing is written before [`Log::begin_writing`], or the next change.
+    /// The same, for who has nothing better to do than to wait: where the disk is quick, it is
+    /// written and synced before this returns.
+    pub fn append_here(&self, entries: Vec<Entry>, flushed: Flushed) -> io::Result<()> {
+        self.append_for_later(entries, flushed)?;
+        let Shared { state, flusher, pace, workers, .. } = &*self.0;
+        if !pace.is_quick() || !workers.may_be_spared() {
+            return self.begin_writing();
+        }
+        // Who writes already writes this, too.
+        if !state.lock().must_wake() {
+            return Ok(());
+        }
+        match flusher.try_lock() {
+            Some(mut flusher) => flusher.run(),
+            None => return self.wake(),
+        }
+        Ok(())
+    }
+
+    /// As [`Log::append`], but nothing is written before [`Log::begin_writing`], or the next change.
     pub fn append_for_later(&self, mut entries: Vec<Entry>, flushed: Flushed) -> io::Result<()> {
         let mut waiter = Some(flushed);
         let appended = self.0.state.lock().append(&mut entries, &mut waiter);
@@ -247,7 +277,7 @@ impl Log {
     }
 
     fn wake(&self) -> io::Result<()> {
-        if self.0.flusher.send(Wake) {
+        if self.0.worker.send(Wake) {
             return Ok(());
         }
         let failure = Failure::new(&worker_ended());

@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::flush::QUICK_IN_A_ROW;
 use super::*;
 use crate::env::fake_disk::FakeDisk;
 
@@ -43,10 +44,11 @@ fn entries(term: Term, range: Range<LogIndex>, bytes: usize) -> Vec<Entry> {
     range.map(|index| entry(id(term, index), bytes)).collect()
 }
 
-/// Appends and waits for the callback.
+/// Appends, in one way or the other, and waits for the callback.
 async fn append(log: &Log, entries: Vec<Entry>) -> io::Result<()> {
     let (sender, done) = oneshot::channel();
-    log.append(entries, Box::new(move |result| drop(sender.send(result))))?;
+    let append = if entries.len().is_multiple_of(2) { Log::append_here } else { Log::append };
+    append(log, entries, Box::new(move |result| drop(sender.send(result))))?;
     done.await.expect("the callback is called")
 }
 
@@ -87,6 +89,51 @@ fn entries_are_readable_at_once_and_durable_when_the_callback_says_so() {
         log.flush().await.expect("flush");
         assert!(*flushed.lock());
         assert_eq!(log.durable_id(), Some(id(1, 2)));
+    });
+}
+
+/// Whether the last of a follower's appends is on disk when it returns.
+async fn is_written_here() -> bool {
+    const LAST: LogIndex = 100;
+    let log = Log::open(Arc::new(FakeDisk::new()), &Workers::Threads, OPTIONS, Arc::default()).expect("open");
+    append(&log, entries(1, 0..1, 10)).await.expect("append");
+    for index in 1..LAST {
+        log.append_here(entries(1, index..index + 1, 10), Box::new(|_| ())).expect("append");
+    }
+    // Whatever waits for the worker is written before.
+    log.flush().await.expect("flush");
+    log.append_here(entries(1, LAST..LAST + 1, 10), Box::new(|_| ())).expect("append");
+    let durable = log.durable_id();
+    log.flush().await.expect("flush");
+    assert_eq!((log.durable_id(), everything(&log).len()), (Some(id(1, LAST)), LAST as usize + 1));
+    durable == Some(id(1, LAST))
+}
+
+#[test]
+fn a_follower_s_append_is_on_disk_at_once_while_the_disk_is_quick() {
+    /// A thread may always be kept waiting for a processor, and its disk look slow.
+    const TRIES: usize = 100;
+    simulate(async {
+        for _ in 0..TRIES {
+            if is_written_here().await {
+                return;
+            }
+        }
+        panic!("never");
+    });
+}
+
+/// Without that a worker has to be waited for.
+#[test]
+fn on_a_slow_disk_the_worker_writes() {
+    simulate(async {
+        let disk = FakeDisk::new();
+        let log = open(&disk).expect("open");
+        for index in 0..QUICK_IN_A_ROW.into() {
+            log.append_here(entries(1, index..index + 1, 10), Box::new(|_| ())).expect("append");
+            assert_ne!(log.durable_id(), Some(id(1, index)));
+            log.flush().await.expect("flush");
+        }
     });
 }
 
