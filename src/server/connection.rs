@@ -82,7 +82,13 @@ pub async fn run<A: Application>(
 
 /// In the protocol that the client begins with.
 async fn speak<A: Application>(mut io: Watched, requests: Requests<A>) {
-    match io.begins_http2().await {
+    let begins_http2 = tokio::select! {
+        biased;
+        begins = io.begins_http2() => begins,
+        // Whoever has said nothing yet has nothing under way.
+        () = requests.draining() => return,
+    };
+    match begins_http2 {
         Ok(true) => http2::serve(io, requests).await,
         Ok(false) => http1(io, requests).await,
         // The client is gone.

@@ -388,6 +388,7 @@ async fn stopping_waits_for_requests_under_way() {
     let mut idle = running.connect().await;
     idle.write_all(HELLO).await.expect("sent");
     read_hello(&mut idle).await;
+    let mut silent = running.connect().await;
     let mut peer = http2(&running).await;
     let endless = request("/bellwether.peer.v1.Peer/Append", "application/grpc");
     let _endless = peer.send_request(endless).await.expect("served");
@@ -396,8 +397,9 @@ async fn stopping_waits_for_requests_under_way() {
     running.begun.acquire().await.expect("never closed").forget();
 
     running.stop.send(()).expect("running");
-    // The idle connection's end says that draining has begun.
+    // The idle connections' ends say that draining has begun.
     assert_eq!(read_all(&mut idle).await, "");
+    assert_eq!(read_all(&mut silent).await, "");
     running.gate.add_permits(1);
     let reply = reply.await.expect("no panic").expect("answered");
     assert_eq!(reply.into_body().collect().await.expect("a body").to_bytes(), "slow");
