@@ -10,6 +10,7 @@ use crate::types::{Ack, ElectionPolicy};
 const MIB: u64 = 1024 * 1024;
 /// Large enough that rotation is rare, small enough that purging gives space back soon.
 const LOG_SEGMENT_BYTES: u64 = 64 * MIB;
+/// A hundred thousand small values, so that all of what most clusters hold has room.
 const READ_CACHE_BYTES: u64 = 64 * MIB;
 /// Far above what the default number of entries takes with small values.
 const LOG_MAX_BYTES: u64 = 1024 * MIB;

@@ -78,7 +78,6 @@ pub struct Activity {
 }
 
 struct State {
-    opened: Instant,
     heard: bool,
     /// When the client last sent something, or connected.
     heard_at: Instant,
@@ -162,7 +161,6 @@ impl State {
     fn new(now: Instant) -> Self {
         let (open, next_number) = (Vec::new(), 0);
         Self {
-            opened: now,
             heard: false,
             heard_at: now,
             http2: false,
@@ -229,7 +227,7 @@ impl State {
             return None;
         }
         if !self.heard {
-            return Some((self.opened + limits.first_byte_timeout, Cut::Silent));
+            return Some((self.heard_at + limits.first_byte_timeout, Cut::Silent));
         }
         if let Some(since) = self.head_since {
             return Some((since + limits.header_read_timeout, Cut::SlowHead));

@@ -8,6 +8,7 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use axum::body::{Bytes, HttpBody};
 use h2::server::{Connection, SendResponse};
@@ -198,8 +199,8 @@ impl HttpBody for Received {
 /// Tells a client that is gone from one that has nothing to say: it answers pings.
 struct Pings {
     pings: PingPong,
-    interval: std::time::Duration,
-    timeout: std::time::Duration,
+    interval: Duration,
+    timeout: Duration,
     /// When the ping was sent that was not answered yet.
     sent: Option<Instant>,
     /// When to look again.

@@ -99,7 +99,7 @@ pub fn hold(budget: &Budget, response: Response<Body>, may_refuse: bool) -> Resu
     Ok(response.map(|body| Body::new(Held { body, share })))
 }
 
-/// A body whose bytes, also those that hyper has taken and not yet sent, keep the share.
+/// A body whose bytes, also those that hyper or h2 has taken and not yet sent, keep the share.
 struct Held {
     body: Body,
     share: Arc<Share>,

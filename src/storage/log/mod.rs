@@ -159,18 +159,15 @@ impl Log {
     pub fn append_here(&self, entries: Vec<Entry>, flushed: Flushed) -> io::Result<()> {
         self.append_for_later(entries, flushed)?;
         let Shared { state, flusher, pace, workers, .. } = &*self.0;
-        if !pace.is_quick() || !workers.may_be_spared() {
-            return self.begin_writing();
-        }
-        // Who writes already writes this, too.
-        if !state.lock().must_wake() {
+        if pace.is_quick()
+            && workers.may_be_spared()
+            && let Some(mut flusher) = flusher.try_lock()
+            && state.lock().must_wake()
+        {
+            flusher.run();
             return Ok(());
         }
-        match flusher.try_lock() {
-            Some(mut flusher) => flusher.run(),
-            None => return self.wake(),
-        }
-        Ok(())
+        self.begin_writing()
     }
 
     /// As [`Log::append`], but nothing is written before [`Log::begin_writing`], or the next change.
