@@ -50,6 +50,7 @@ pub struct Config {
     /// `ELECTION_TIMEOUT_MS`: the silence after which a leader is lost, and the longest
     /// random wait before a campaign after that.
     pub election_timeout: Duration,
+    pub early_election: bool,
     /// `REQUEST_TIMEOUT_MS`: how long a request may wait unless it says otherwise.
     pub request_timeout: Duration,
     /// `WORKER_THREADS`: threads that serve requests; 1 runs everything on one thread.

@@ -69,6 +69,11 @@ pub struct Settings {
     #[arg(long, env = "ELECTION_TIMEOUT_MS", value_name = "MS", default_value_t = 350)]
     pub election_timeout_ms: u64,
 
+    /// Elect at once when the leader's process has ended, as a closed port shows; with false
+    /// only its silence counts
+    #[arg(long, env = "EARLY_ELECTION", value_name = "BOOL", action = clap::ArgAction::Set, default_value_t = true)]
+    pub early_election: bool,
+
     /// How long a request may wait, unless it says otherwise
     #[arg(long, env = "REQUEST_TIMEOUT_MS", value_name = "MS", default_value_t = 5000)]
     pub request_timeout_ms: u64,

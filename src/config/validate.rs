@@ -131,6 +131,7 @@ impl Settings {
             ack: self.ack,
             heartbeat: Duration::from_millis(self.heartbeat_ms),
             election_timeout: Duration::from_millis(self.election_timeout_ms),
+            early_election: self.early_election,
             request_timeout: Duration::from_millis(self.request_timeout_ms),
             worker_threads: self.worker_threads,
             log_segment_bytes: self.log_segment_bytes,

@@ -16,6 +16,8 @@ pub struct LastWord {
     pub term: Term,
     pub leader: MemberId,
     pub at: Instant,
+    /// Its process has ended since (`detector`).
+    pub gone: bool,
 }
 
 #[derive(Clone, Default)]
@@ -31,11 +33,22 @@ impl Heard {
             term: vote.leader_id.term,
             leader: MemberId(vote.leader_id.voted_for),
             at: Instant::now(),
+            gone: false,
         };
         let mut last = self.0.lock();
         if last.is_none_or(|last| last.term <= word.term) {
             *last = Some(word);
         }
+    }
+
+    /// Who spoke this word is gone. False if somebody has spoken since.
+    pub fn note_gone(&self, word: LastWord) -> bool {
+        let mut last = self.0.lock();
+        let newest = *last == Some(word);
+        if newest {
+            *last = Some(LastWord { gone: true, ..word });
+        }
+        newest
     }
 
     /// The last word of any leader, if there was one.

@@ -9,6 +9,7 @@
 //! (`storage`).
 
 mod conformance;
+mod detector;
 pub mod election;
 mod heard;
 mod log_store;
@@ -43,6 +44,7 @@ use crate::storage::log::{Entry, EntryKind, Log};
 use crate::storage::mvcc::{Reply, Store};
 use crate::types::{ClusterId, LogId, LogIndex, MemberId, MemberName, Role, Term};
 
+use self::detector::Detector;
 use self::heard::Heard;
 use self::log_store::LogStore;
 use self::network::client::NetworkFactory;
@@ -80,6 +82,8 @@ pub struct Options {
     pub election_timeout: Duration,
     /// The engine campaigns by itself (`ELECTION=raft`).
     pub engine_elects: bool,
+    /// A leader whose process has ended is not waited for.
+    pub early_election: bool,
     pub snapshot_every: u64,
     pub log_keep: u64,
 }
@@ -186,6 +190,7 @@ struct Inner {
     machine: StateMachine,
     pool: PeerPool,
     heard: Heard,
+    detector: Detector,
     log: Log,
     store: Store,
     workers: Workers,
@@ -225,11 +230,15 @@ impl Consensus {
         let raft = Raft::new(options.me.0, Arc::new(config), network, log_store, machine.clone())
             .await
             .map_err(io::Error::other)?;
+        let heard = Heard::default();
+        let detector =
+            Detector::new(raft.clone(), heard.clone(), pool.clone(), options.lease(), options.early_election);
         let inner = Inner {
             raft,
             machine,
             pool,
-            heard: Heard::default(),
+            heard,
+            detector,
             log,
             store,
             workers: world.workers.clone(),
@@ -250,12 +259,13 @@ impl Consensus {
 
     /// The engine's ears, for the peer service.
     pub fn server(&self) -> RaftServer {
-        let Inner { raft, store, workers, heard, options, draining, pool, .. } = &*self.inner;
+        let Inner { raft, store, workers, heard, detector, options, draining, pool, .. } = &*self.inner;
         RaftServer {
             raft: raft.clone(),
             store: store.clone(),
             workers: workers.clone(),
             heard: heard.clone(),
+            detector: detector.clone(),
             me: options.me,
             draining: draining.clone(),
             voice: pool.voice().clone(),
@@ -354,7 +364,8 @@ impl Consensus {
             voter,
             alone,
             quorum_acked_ago: metrics.last_quorum_acked.map(|at| at.elapsed()),
-            heard: heard.map(|word| (word.leader, since(word.at))),
+            heard: heard.filter(|word| !word.gone).map(|word| (word.leader, since(word.at))),
+            leader_gone: heard.is_some_and(|word| word.gone),
             silent_for: since(last_word.map_or(self.inner.started, |word| word.at)),
             lease: self.inner.options.lease(),
             patience: self.inner.options.patience(),
@@ -381,6 +392,7 @@ impl Consensus {
             quorum_acked_ago: facts.quorum_acked_ago,
             alone: facts.alone,
             silent_for: facts.silent_for,
+            leader_gone: facts.leader_gone,
             last_log: metrics.last_log_index,
             committed: metrics.local_committed.map(|id| id.index),
             applied: self.inner.store.applied().last.map(|id| id.index),
@@ -429,6 +441,11 @@ impl Consensus {
     }
 
     // ---- leadership
+
+    /// Returns when the leader that this node followed was found to have ended.
+    async fn leader_ended(&self) {
+        self.inner.detector.leader_ended().await;
+    }
 
     /// Campaigns, with a pre-vote round first: refused while a leader is alive.
     pub async fn campaign(&self) {

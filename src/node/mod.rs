@@ -372,6 +372,7 @@ impl Shared {
             heartbeat: config.heartbeat,
             election_timeout: config.election_timeout,
             engine_elects: config.election == ElectionPolicy::Raft,
+            early_election: config.early_election,
             snapshot_every: config.snapshot_every_entries,
             log_keep: config.log_keep_entries,
         };

@@ -156,6 +156,9 @@ pub(crate) fn no_leader(view: &View) -> String {
         true => {
             format!("no quorum: this node cannot reach a majority ({majority} of {voters} voters)")
         }
+        false if view.leader_gone => {
+            format!("no quorum: the leader has ended; electing another takes {majority} of {voters} voters")
+        }
         false => format!(
             "no quorum: no leader heard for {:.1} s; electing one takes {majority} of {voters} voters",
             view.silent_for.as_secs_f32()

@@ -152,3 +152,46 @@ async fn a_healthy_loaded_cluster_elects_nobody() {
     let status = cluster.status(leader).await.expect("answers");
     assert_eq!((&status["term"], &status["role"]), (&term, &json!("leader")));
 }
+
+/// Longer than anybody waits here: an election after it never comes.
+const NO_TIMEOUT: (&str, &str) = ("ELECTION_TIMEOUT_MS", "3600000");
+const ENDED: &str = "Leader lost!";
+const SILENT: &str = "Election timeout!";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_ended_is_replaced_without_any_timeout() {
+    for policy in ["raft", "lowest-id", "highest-id"] {
+        let cluster = Cluster::started(3, &[NO_TIMEOUT, ("ELECTION", policy)]).await;
+        let observer = Observer::start(&cluster.ports());
+        let old = cluster.wait_leader().await;
+        cluster.put(old, "/key/k", "1").await.expect(200);
+        cluster.kill9(old);
+        let new = cluster.wait_leader_other_than(old).await;
+        cluster.get(new, "/key/k?consistency=linearizable").await.expect_json(200, json!({"value": 1}));
+        cluster.put(new, "/key/k", "2").await.expect(200);
+        observer.expect_one_leader_a_term();
+    }
+}
+
+/// The twins: where the closed port is not looked at, and where the port of a leader that
+/// says nothing is open, only the timeout ends its time.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_closed_port_only_silence_counts() {
+    let tells = |cluster: &Cluster, what| (0..3).any(|i| cluster.told(i, what));
+    let blind = Cluster::started(3, &[("EARLY_ELECTION", "false")]).await;
+    let old = blind.wait_leader().await;
+    blind.kill9(old);
+    blind.wait_leader_other_than(old).await;
+    assert!(tells(&blind, SILENT) && !tells(&blind, ENDED));
+
+    let cluster = Cluster::started(3, &[]).await;
+    let old = cluster.wait_leader().await;
+    cluster.pause(old);
+    let new = cluster.wait_leader_other_than(old).await;
+    assert!(tells(&cluster, SILENT) && !tells(&cluster, ENDED));
+    cluster.resume(old);
+    cluster.wait_leader().await;
+    cluster.kill9(new);
+    cluster.wait_leader_other_than(new).await;
+    assert!(tells(&cluster, ENDED));
+}

@@ -48,6 +48,7 @@ fn election_view(
         leads,
         leader_alive: view.leader.is_some(),
         last_leader,
+        leader_gone: view.leader_gone,
         quiet_for: quiet_since.elapsed(),
         fresh: view.term == 0,
         lease,
@@ -74,6 +75,7 @@ struct Driver {
     leads_since: Option<Instant>,
     /// When this node last asked for votes: at most once a step.
     campaigned: Option<Instant>,
+    leader_gone: bool,
     /// The log has been told that the leader is lost; turns that follow are not news.
     told_lost: bool,
     /// No transfer before this.
@@ -96,6 +98,7 @@ pub async fn drive(consensus: Consensus, policy: ElectionPolicy, metrics: Arc<Me
         last_leader: None,
         leads_since: None,
         campaigned: None,
+        leader_gone: false,
         told_lost: false,
         transfer_after: now,
         transfer_pause: TRANSFER_PAUSE,
@@ -103,8 +106,13 @@ pub async fn drive(consensus: Consensus, policy: ElectionPolicy, metrics: Arc<Me
     };
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let consensus = driver.consensus.clone();
+    let mut ended = std::pin::pin!(consensus.leader_ended());
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = &mut ended => ended.set(consensus.leader_ended()),
+        }
         driver.look().await;
     }
 }
@@ -142,6 +150,9 @@ impl Driver {
             self.vote = Some(view.vote);
             self.quiet_since = Instant::now();
         }
+        if std::mem::replace(&mut self.leader_gone, view.leader_gone) != view.leader_gone {
+            self.quiet_since = Instant::now();
+        }
         if let Some(leader) = view.leader {
             if self.last_leader != Some(leader) {
                 self.metrics.leader_changes.inc();
@@ -165,7 +176,7 @@ impl Driver {
         }
         self.campaigned = Some(Instant::now());
         self.metrics.elections_started.inc();
-        if self.last_leader.is_some() && !std::mem::replace(&mut self.told_lost, true) {
+        if self.last_leader.is_some() && !std::mem::replace(&mut self.told_lost, true) && !self.leader_gone {
             tracing::info!("Election timeout! Starting election...");
         }
         self.consensus.campaign().await;

@@ -1,11 +1,12 @@
 //! Who campaigns when: policies are pure functions of a view; one driver acts.
 //!
 //! A policy never decides an election, votes do (Raft, section 5.2). It decides whose
-//! turn it is to ask for them, and whether a leader should hand over. Loss of the
-//! leader is judged by the lease alone, never by pings.
+//! turn it is to ask for them, and whether a leader should hand over. A leader is lost when
+//! its lease has run out, or when its process has ended (`detector`), never by pings.
 //!
-//! - `raft`: the engine's random timeouts with pre-vote; here only the very first
-//!   campaign of a fresh cluster is given to the lowest name.
+//! - `raft`: the engine's random timeouts with pre-vote. Here are only campaigns without a
+//!   timeout: the very first one of a fresh cluster is the lowest name's, and when the
+//!   leader's process has ended there are turns by rank.
 //! - `lowest-id`, `highest-id`: turns by rank (`ranked`).
 
 mod driver;
@@ -33,8 +34,10 @@ pub struct ElectionView {
     pub leader_alive: bool,
     /// Who led last, if this node has heard anybody since it started.
     pub last_leader: Option<MemberId>,
+    /// The leader's process has ended: there is no lease to wait for.
+    pub leader_gone: bool,
     /// Since the last word of a leader, the last change of our vote, or the start,
-    /// whichever came last.
+    /// whichever came last; or since the leader was found to be gone.
     pub quiet_for: Duration,
     /// Nobody has voted yet: the cluster is new.
     pub fresh: bool,
@@ -66,6 +69,7 @@ pub enum Decision {
 pub fn decide(policy: ElectionPolicy, view: &ElectionView) -> Decision {
     match policy {
         _ if view.unsound => last_resort(view),
+        ElectionPolicy::Raft if view.leader_gone => ranked::decide(view, ranked::Order::LowestFirst),
         ElectionPolicy::Raft => first_campaign(view),
         ElectionPolicy::LowestId => ranked::decide(view, ranked::Order::LowestFirst),
         ElectionPolicy::HighestId => ranked::decide(view, ranked::Order::HighestFirst),
@@ -126,6 +130,7 @@ pub(crate) mod tests {
             leads: false,
             leader_alive: false,
             last_leader: None,
+            leader_gone: false,
             quiet_for: Duration::ZERO,
             fresh: false,
             lease: LEASE,

@@ -2,7 +2,7 @@
 //! safe by votes.
 //!
 //! Voters are ranked by name, without the leader that was just lost and without those
-//! about to stop. When the lease has run out, rank 0 campaigns first, rank 1 a step
+//! about to stop. When the lease has run out, or is void, rank 0 campaigns first, rank 1 a step
 //! later, and so on, and then round again until a leader is heard: a first rank whose
 //! log is behind is refused by the voters, and the next one gets its turn.
 
@@ -57,8 +57,8 @@ pub fn ranking(view: &ElectionView, order: Order) -> Vec<&Voter> {
 fn my_turn(view: &ElectionView, order: Order) -> bool {
     let ranked = ranking(view, order);
     let Some(rank) = ranked.iter().position(|voter| voter.id == view.me) else { return false };
-    // A new cluster has no lease to wait for.
-    let lease = if view.fresh { Duration::ZERO } else { view.lease };
+    let void = view.fresh || view.leader_gone;
+    let lease = if void { Duration::ZERO } else { view.lease };
     let Some(quiet) = view.quiet_for.checked_sub(lease) else { return false };
     let turn = (quiet.as_nanos() / view.step.as_nanos().max(1)) as usize;
     turn % ranked.len() == rank

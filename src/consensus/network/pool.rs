@@ -178,6 +178,13 @@ impl Peer {
         }
     }
 
+    /// Whether the system at the peer's address says that nobody listens there.
+    pub async fn refuses(&self, patience: Duration) -> bool {
+        let url = self.url();
+        let connected = tokio::time::timeout(patience, self.net.connect(authority(&url))).await;
+        matches!(connected, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+
     /// Asks one question, over `control` when nothing was asked there before.
     pub async fn ask(&self, control: Client, question: Question) -> Result<Answer, tonic::Status> {
         let answer = {

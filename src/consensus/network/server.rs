@@ -14,6 +14,7 @@ use crate::proto::peer as pb;
 use crate::storage::mvcc::Store;
 use crate::types::MemberId;
 
+use super::super::detector::Detector;
 use super::super::heard::Heard;
 use super::super::state_machine::SnapshotData;
 use super::super::types::{
@@ -30,6 +31,7 @@ pub struct RaftServer {
     pub(crate) store: Store,
     pub(crate) workers: Workers,
     pub(crate) heard: Heard,
+    pub(crate) detector: Detector,
     pub(crate) me: MemberId,
     /// This node is about to stop and says so in its answers.
     pub(crate) draining: Arc<AtomicBool>,
@@ -86,8 +88,8 @@ impl RaftServer {
         S: Stream<Item = Result<pb::AppendRequest, Status>> + Send + 'static,
     {
         let heard = self.heard.clone();
-        // A broken stream ends the input; the leader opens another one.
-        let requests = messages.scan((), move |(), message| {
+        // A broken stream ends the input; the leader opens another one, if it lives.
+        let requests = messages.scan(self.detector.guard_stream(), move |_, message| {
             let request = message.and_then(append_from_pb).ok();
             if let Some(request) = &request {
                 heard.note(&request.vote);
@@ -119,6 +121,8 @@ impl RaftServer {
 
     pub async fn pre_vote(&self, message: pb::VoteRequest) -> Result<pb::VoteReply, Status> {
         let request = vote_request_from_pb(message)?;
+        // Who asks may have noticed it a moment before us.
+        self.detector.is_leader_gone().await;
         let response = self.raft.pre_vote(request).await.map_err(stopped)?;
         Ok(vote_reply(response))
     }

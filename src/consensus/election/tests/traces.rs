@@ -22,6 +22,8 @@ const WAITS: [u64; 5] = [180, 100, 260, 140, 220];
 struct Node {
     name: MemberName,
     up: bool,
+    /// Its whole machine is off: nobody answers in its place.
+    dark: bool,
     /// Whom it cannot exchange messages with.
     apart: Vec<usize>,
     term: u64,
@@ -29,6 +31,8 @@ struct Node {
     leads: bool,
     leader: Option<usize>,
     heard: Duration,
+    /// It found that its leader has ended.
+    leader_gone: bool,
     /// Last word of a leader, change of vote, or start.
     quiet_since: Duration,
     acknowledged: Duration,
@@ -44,17 +48,25 @@ struct World {
     told: String,
 }
 
+impl Node {
+    fn end(&mut self) {
+        (self.up, self.leads) = (false, false);
+    }
+}
+
 impl World {
     fn new(policy: ElectionPolicy) -> Self {
         let node = |number: usize| Node {
             name: MemberName::parse(&format!("node-{number}")).expect("a name"),
             up: false,
+            dark: false,
             apart: Vec::new(),
             term: 0,
             voted: None,
             leads: false,
             leader: None,
             heard: Duration::ZERO,
+            leader_gone: false,
             quiet_since: Duration::ZERO,
             acknowledged: Duration::ZERO,
             log: 0,
@@ -94,8 +106,12 @@ impl World {
             }
             ["kill", name] => {
                 let i = node(name);
-                self.nodes[i].up = false;
-                self.nodes[i].leads = false;
+                self.nodes[i].end();
+            }
+            ["power", "off", name] => {
+                let i = node(name);
+                self.nodes[i].end();
+                self.nodes[i].dark = true;
             }
             ["cut", name] => {
                 let i = node(name);
@@ -114,7 +130,8 @@ impl World {
     fn start(&mut self, i: usize) {
         let now = self.now;
         let node = &mut self.nodes[i];
-        (node.up, node.leader, node.heard, node.quiet_since) = (true, None, Duration::ZERO, now);
+        (node.up, node.dark, node.leader, node.heard, node.quiet_since) =
+            (true, false, None, Duration::ZERO, now);
     }
 
     /// One more entry, on the leader and whoever hears it, if they are a majority.
@@ -138,11 +155,26 @@ impl World {
                 self.heartbeat(i);
             }
         }
+        for i in (0..3).filter(|i| self.nodes[*i].up).collect::<Vec<_>>() {
+            self.detect(i);
+        }
         for i in 0..3 {
             if self.nodes[i].up {
                 self.look(i);
             }
         }
+    }
+
+    /// Whose leader's process has ended is told so by the leader's machine.
+    fn detect(&mut self, i: usize) {
+        let Some(leader) = self.nodes[i].leader.filter(|_| self.leader_alive(i)) else { return };
+        if self.nodes[leader].up || self.nodes[leader].dark || self.nodes[i].apart.contains(&leader) {
+            return;
+        }
+        let now = self.now;
+        let node = &mut self.nodes[i];
+        (node.leader_gone, node.quiet_since) = (true, now);
+        self.tell(&format!("{} → {}: your port is closed", self.name(i), self.name(leader)));
     }
 
     fn heartbeat(&mut self, leader: usize) {
@@ -162,7 +194,7 @@ impl World {
             let (now, log) = (self.now, self.nodes[leader].log);
             let node = &mut self.nodes[to];
             (node.term, node.heard, node.quiet_since, node.log) = (term, now, now, log);
-            node.leads = false;
+            (node.leads, node.leader_gone) = (false, false);
             if node.leader.replace(leader) != Some(leader) {
                 self.tell(&format!("{} → {}: I lead term {term}", self.name(leader), self.name(to)));
             }
@@ -180,7 +212,8 @@ impl World {
 
     fn leader_alive(&self, i: usize) -> bool {
         let node = &self.nodes[i];
-        node.leads || (node.leader.is_some() && self.now.saturating_sub(node.heard) <= LEASE)
+        let heard = node.leader.is_some() && self.now.saturating_sub(node.heard) <= LEASE;
+        node.leads || (heard && !node.leader_gone)
     }
 
     fn view(&self, me: usize) -> ElectionView {
@@ -198,6 +231,7 @@ impl World {
             leads: node.leads,
             leader_alive: self.leader_alive(me),
             last_leader: node.leader.map(|leader| MemberId(leader as u64)),
+            leader_gone: node.leader_gone,
             quiet_for: self.now.saturating_sub(node.quiet_since),
             fresh: node.term == 0,
             lease: LEASE,
@@ -284,6 +318,7 @@ impl World {
         let now = self.now;
         let node = &mut self.nodes[voter];
         (node.term, node.voted, node.quiet_since, node.leads) = (term, Some((term, candidate)), now, false);
+        node.leader_gone = false;
     }
 }
 
