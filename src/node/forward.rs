@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::consensus::network::pool::Lane;
-use crate::consensus::network::refusal_kind;
+use crate::consensus::network::{refusal_kind, was_never_sent};
 use crate::env::planted::{Bug, is_planted};
 use crate::error::{Error, LeaderHint, Result};
 use crate::proto::peer::{self as pb, forward_reply};
@@ -47,7 +47,10 @@ impl Shared {
             }
             // Refused at the door: it never reached the leader's queue.
             Ok(Err(status)) if refusal_kind(&status).is_some() => Err(not_applied()),
-            Ok(Err(status)) => Err(Error::Unknown { why: peer.failed(Lane::Control, &status).await }),
+            Ok(Err(status)) => {
+                let why = peer.failed(Lane::Control, &status).await;
+                Err(if was_never_sent(&status) { not_applied() } else { Error::Unknown { why } })
+            }
             Ok(Ok(response)) => decode_reply(response.into_inner(), not_applied),
         }
     }

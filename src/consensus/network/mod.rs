@@ -15,6 +15,9 @@ pub mod pool;
 pub mod server;
 mod snapshot;
 
+use std::error::Error;
+use std::io;
+
 use tonic::{Code, Status};
 
 /// A message to a peer, or a snapshot's part, at most. Batches are cut at 1 MiB of
@@ -57,4 +60,37 @@ pub fn refusal_kind(status: &Status) -> Option<RefusalKind> {
     let text = status.metadata().get(REFUSAL_KEY)?.to_str().ok()?;
     let kinds = [RefusalKind::WrongAddress, RefusalKind::CopiedDirectory, RefusalKind::NotReady];
     kinds.into_iter().find(|kind| kind.as_str() == text)
+}
+
+/// The message certainly never left: there was no connection, and none could be had.
+pub fn was_never_sent(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|it| it.kind() == io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pool::Client;
+    use super::*;
+    use crate::proto::peer::ForwardRequest;
+
+    #[tokio::test]
+    async fn only_a_refused_connection_shows_that_nothing_was_sent() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        let endpoint = tonic::transport::Endpoint::from_shared(url).expect("a URL");
+        let mut client = Client::new(endpoint.connect_lazy());
+        let hang_up = async { drop(listener.accept().await.expect("a connection")) };
+        let (sent, ()) = tokio::join!(client.forward(ForwardRequest::default()), hang_up);
+        assert!(!was_never_sent(&sent.expect_err("no answer")));
+        drop(listener);
+        let refused = client.forward(ForwardRequest::default()).await.expect_err("nobody listens");
+        assert!(was_never_sent(&refused), "{refused:?}");
+    }
 }
