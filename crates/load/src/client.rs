@@ -1,17 +1,18 @@
 //! One client: draws a key, sends, waits for the answer, counts it.
 
 use std::cell::Cell;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use crate::keys::{Keys, Values, write_key};
 use crate::load::{Load, Workload};
-use crate::pace::Turns;
+use crate::pace::{Turn, Turns};
 use crate::tally::{Answer, Tally, bump};
 use crate::target::{Session, Swap};
 use crate::watch::stamped;
@@ -74,11 +75,17 @@ impl<S: Session> Client<S> {
 
     /// Until the tally wants no more.
     pub async fn run(mut self) {
+        // One timer for all requests: to set it to a later time costs next to nothing.
+        let mut deadline = pin!(sleep_until(self.shared.start));
+        let mut answered = None;
         loop {
-            let since = self.turns.turn().await;
+            let Turn { since, now } = self.turns.turn(answered.take()).await;
             let Some(ticket) = self.shared.tally.begin() else { return };
-            let answer = self.answer().await;
-            self.shared.tally.end(ticket, since, &answer);
+            deadline.as_mut().reset(now + self.shared.load.timeout);
+            let answer = self.answer(deadline.as_mut()).await;
+            let now = Instant::now();
+            self.shared.tally.end(ticket, since, now, &answer);
+            answered = answer.is_ok().then_some(now);
             if answer.is_err() {
                 sleep(ERROR_PAUSE).await;
                 // A node that hangs may hang here, too; then the next request fails as well.
@@ -87,12 +94,12 @@ impl<S: Session> Client<S> {
         }
     }
 
-    async fn answer(&mut self) -> Result<Answer> {
-        let limit = self.shared.load.timeout;
-        match timeout(limit, self.request()).await {
-            Ok(answer) => answer,
-            Err(_) => {
+    async fn answer(&mut self, deadline: Pin<&mut Sleep>) -> Result<Answer> {
+        tokio::select! { biased;
+            answer = self.request() => answer,
+            () = deadline => {
                 self.session.give_up();
+                let limit = self.shared.load.timeout;
                 Err(anyhow!("no answer within {limit:?}: whether it was carried out is unknown"))
             }
         }

@@ -15,6 +15,13 @@ use crate::load::Pace;
 /// doing, not the server's; beyond it, it is counted as a wait.
 const TIMER_SLACK: Duration = Duration::from_millis(2);
 
+/// A request may be sent.
+pub struct Turn {
+    /// From then on its latency counts.
+    pub since: Instant,
+    pub now: Instant,
+}
+
 /// One client's timetable.
 pub struct Turns {
     next: Instant,
@@ -30,16 +37,18 @@ impl Turns {
         Self { next: start + interval.mul_f64(number as f64 / clients as f64), interval: Some(interval) }
     }
 
-    /// Waits for the next turn, and returns the moment from which its latency counts.
-    pub async fn turn(&mut self) -> Instant {
-        let Some(interval) = self.interval else { return Instant::now() };
+    /// Waits for the next turn. `answered`: when the answer before came, if it was just now.
+    pub async fn turn(&mut self, answered: Option<Instant>) -> Turn {
+        let now = answered.unwrap_or_else(Instant::now);
+        let Some(interval) = self.interval else { return Turn { since: now, now } };
         let intended = self.next;
         self.next += interval;
-        if Instant::now() >= intended {
-            return intended;
+        if now >= intended {
+            return Turn { since: intended, now };
         }
         sleep_until(intended).await;
         let woke = Instant::now();
-        if woke - intended <= TIMER_SLACK { woke } else { intended }
+        let since = if woke - intended <= TIMER_SLACK { woke } else { intended };
+        Turn { since, now: woke }
     }
 }

@@ -84,7 +84,7 @@ impl Tally {
     }
 
     pub fn close_window(&self) {
-        self.note_answer();
+        self.note_answer(Instant::now());
         self.phase.set(Phase::Over);
     }
 
@@ -93,8 +93,7 @@ impl Tally {
         self.longest_gap.get()
     }
 
-    fn note_answer(&self) {
-        let now = Instant::now();
+    fn note_answer(&self, now: Instant) {
         let gap = self.answered.replace(Some(now)).map(|last| now - last);
         self.longest_gap.set(self.longest_gap.get().max(gap.unwrap_or_default()));
     }
@@ -127,8 +126,9 @@ impl Tally {
         Some(Ticket { in_window })
     }
 
-    /// Counts what ended inside the window; where requests end it, only those begun in it.
-    pub fn end(&self, ticket: Ticket, since: Instant, answer: &Result<Answer>) {
+    /// Counts what ended, at `now`, inside the window; where requests end it, only those begun
+    /// in it.
+    pub fn end(&self, ticket: Ticket, since: Instant, now: Instant, answer: &Result<Answer>) {
         self.under_way.set(self.under_way.get() - 1);
         if !self.is_open() || (self.outstanding.get().is_some() && !ticket.in_window) {
             return;
@@ -138,7 +138,7 @@ impl Tally {
             Ok(answer) => {
                 bump(&self.operations, 1);
                 bump(&self.missing, u64::from(*answer == Answer::Missing));
-                self.record(since);
+                self.record(since, now);
             }
             Err(error) => self.fail(error),
         }
@@ -150,9 +150,10 @@ impl Tally {
         }
     }
 
-    pub fn record(&self, since: Instant) {
-        self.note_answer();
-        let took = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+    pub fn record(&self, since: Instant, now: Instant) {
+        self.note_answer(now);
+        let took = now.saturating_duration_since(since).as_micros();
+        let took = u64::try_from(took).unwrap_or(u64::MAX);
         self.latencies.borrow_mut().saturating_record(took.max(1));
     }
 

@@ -71,7 +71,7 @@ async fn listen(mut watcher: Watcher, shared: Rc<Shared>, heard: Rc<Heard>) {
         }
         bump(&heard.tally.operations, events.len() as u64);
         match events.into_iter().next().map(|event| sent_at(event, shared.start)) {
-            Some(Ok(sent)) => heard.tally.record(sent),
+            Some(Ok(sent)) => heard.tally.record(sent, Instant::now()),
             Some(Err(error)) => heard.tally.fail(&error),
             None => (),
         }

@@ -31,6 +31,8 @@ const HEAD_BYTES: usize = 5;
 pub struct Channel {
     sender: SendRequest<Bytes>,
     head: Request<()>,
+    /// The method called last: most users have only one.
+    path: &'static str,
 }
 
 impl Channel {
@@ -44,7 +46,7 @@ impl Channel {
             .with_context(|| format!("speaking HTTP/2 with {}", address.authority))?;
         // An error of the connection is what its users hear, too.
         driver.drive(connection);
-        Ok(Self { sender, head: head(address)? })
+        Ok(Self { sender, head: head(address)?, path: "" })
     }
 
     /// Whether requests can still be sent.
@@ -81,15 +83,17 @@ impl Channel {
 
     async fn begin(&mut self, path: &'static str) -> Result<(ResponseFuture, SendStream<Bytes>)> {
         poll_fn(|context| self.sender.poll_ready(context)).await?;
-        let mut request = self.head.clone();
-        let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        parts.path_and_query = Some(PathAndQuery::from_static(path));
-        *request.uri_mut() = Uri::from_parts(parts).context("a whole URL")?;
-        Ok(self.sender.send_request(request, false)?)
+        if self.path != path {
+            let mut parts = std::mem::take(self.head.uri_mut()).into_parts();
+            parts.path_and_query = Some(PathAndQuery::from_static(path));
+            *self.head.uri_mut() = Uri::from_parts(parts).context("a whole URL")?;
+            self.path = path;
+        }
+        Ok(self.sender.send_request(self.head.clone(), false)?)
     }
 }
 
-/// Of every request to this node, but for the method's path.
+/// Of every request to this node; the method's path comes with it.
 fn head(address: &Address) -> Result<Request<()>> {
     let mut request = Request::new(());
     *request.method_mut() = Method::POST;
@@ -126,7 +130,9 @@ impl Requests {
 /// The side that we read, one call's or a stream's.
 pub struct Replies {
     body: RecvStream,
-    /// What came and is not a whole message yet.
+    /// What came last: most messages come at once, and are used where they lie.
+    fresh: Bytes,
+    /// What came before and is not a whole message yet.
     came: BytesMut,
 }
 
@@ -136,19 +142,24 @@ impl Replies {
         ensure!(head.status == StatusCode::OK, "HTTP status {}", head.status);
         // A call that failed at once says so in its head.
         check(&head.headers)?;
-        Ok(Self { body, came: BytesMut::new() })
+        Ok(Self { body, fresh: Bytes::new(), came: BytesMut::new() })
     }
 
     /// The next message; none when the call ended well.
     pub async fn next<R: Message + Default>(&mut self) -> Result<Option<R>> {
         loop {
+            if self.came.is_empty()
+                && let Some(message) = whole(&mut self.fresh)?
+            {
+                return Ok(Some(R::decode(message)?));
+            }
+            self.came.extend_from_slice(&std::mem::take(&mut self.fresh));
             if let Some(message) = whole(&mut self.came)? {
                 return Ok(Some(R::decode(message)?));
             }
             let Some(bytes) = self.body.data().await else { break };
-            let bytes = bytes?;
-            self.body.flow_control().release_capacity(bytes.len())?;
-            self.came.extend_from_slice(&bytes);
+            self.fresh = bytes?;
+            self.body.flow_control().release_capacity(self.fresh.len())?;
         }
         ensure!(self.came.is_empty(), "the reply ends inside a message");
         let trailers = self.body.trailers().await?.context("the reply ends without a status")?;
@@ -158,16 +169,15 @@ impl Replies {
 }
 
 /// Takes the first message if all of it came.
-fn whole(came: &mut BytesMut) -> Result<Option<Bytes>> {
-    let Some(mut head) = came.get(..HEAD_BYTES) else { return Ok(None) };
+fn whole(came: &mut impl Buf) -> Result<Option<Bytes>> {
+    let Some(mut head) = came.chunk().get(..HEAD_BYTES) else { return Ok(None) };
     ensure!(head.get_u8() == 0, "a compressed message, which nobody asked for");
-    let end = HEAD_BYTES + head.get_u32() as usize;
-    if came.len() < end {
+    let bytes = head.get_u32() as usize;
+    if came.remaining() < HEAD_BYTES + bytes {
         return Ok(None);
     }
-    let mut message = came.split_to(end).freeze();
-    message.advance(HEAD_BYTES);
-    Ok(Some(message))
+    came.advance(HEAD_BYTES);
+    Ok(Some(came.copy_to_bytes(bytes)))
 }
 
 fn check(headers: &HeaderMap) -> Result<()> {
