@@ -45,6 +45,9 @@ impl Node {
 
     /// [`Node::read_barrier`], for the newest revision.
     pub async fn read_once_led(&self, consistency: Consistency, timeout: Duration) -> Result<()> {
+        if consistency != Consistency::Linearizable {
+            return self.read_barrier(consistency, None, timeout).await;
+        }
         once_led(timeout, |timeout| self.read_barrier(consistency, None, timeout)).await
     }
 }

@@ -93,7 +93,7 @@ struct State {
     endless: Vec<(u64, Unread)>,
     /// A peer has spoken here.
     peer: bool,
-    /// When the last request, call or stream ended.
+    /// When the last request, call or stream ended, the others having ended before.
     idle_since: Instant,
 }
 
@@ -126,7 +126,11 @@ impl Activity {
     /// A request's head is complete. It ends when the guard is dropped.
     pub fn begin(self: &Arc<Self>, kind: Kind) -> Guard {
         let unread = (kind == Kind::Endless).then(Unread::default);
-        let number = self.state.lock().begin(kind, unread.as_ref(), Instant::now());
+        let mut state = self.state.lock();
+        // HTTP/2 hands out requests as soon as they are heard.
+        let now = if state.http2 { state.heard_at } else { Instant::now() };
+        let number = state.begin(kind, unread.as_ref(), now);
+        drop(state);
         if kind == Kind::Request {
             self.busy.0.fetch_add(1, Ordering::AcqRel);
         }
@@ -204,14 +208,16 @@ impl State {
         Some(number)
     }
 
-    fn end(&mut self, number: Option<u64>, now: Instant) {
-        self.idle_since = now;
+    fn end(&mut self, number: Option<u64>, now: impl FnOnce() -> Instant) {
         match number {
             Some(number) => {
                 self.open.retain(|open| open.number != number);
                 self.endless.retain(|(endless, _)| *endless != number);
             }
             None => self.streams -= 1,
+        }
+        if self.open.is_empty() && self.endless.is_empty() && self.streams == 0 {
+            self.idle_since = now();
         }
     }
 
@@ -275,7 +281,7 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.activity.state.lock().end(self.number, Instant::now());
+        self.activity.state.lock().end(self.number, Instant::now);
         if self.kind == Kind::Request {
             self.activity.busy.0.fetch_sub(1, Ordering::AcqRel);
         }
@@ -314,7 +320,7 @@ mod tests {
         assert_eq!(cut_after(&state, now), (limits.header_read_timeout, Cut::SlowHead));
         let number = begin(&mut state, Kind::Request, now);
         assert_eq!(cut_after(&state, now), (limits.request_life, Cut::SlowRequest));
-        state.end(number, now);
+        state.end(number, || now);
         assert_eq!(cut_after(&state, now), (limits.idle_timeout, Cut::Idle));
         state.heard(now);
         assert_eq!(cut_after(&state, now), (limits.header_read_timeout, Cut::SlowHead));
@@ -339,7 +345,7 @@ mod tests {
         for second in 1..limits.request_life.as_secs() {
             let later = now + Duration::from_secs(second);
             let lively = begin(&mut state, Kind::Request, later);
-            state.end(lively, later);
+            state.end(lively, || later);
             assert!(state.check(later, &limits, false).is_ok());
         }
         assert_eq!(state.check(now + limits.request_life, &limits, false), Err(Cut::SlowRequest));
@@ -354,7 +360,7 @@ mod tests {
             state.heard(now);
             state.speaks_http2();
             let number = begin(&mut state, kind, now);
-            state.end(number, now);
+            state.end(number, || now);
             state
         };
         let soon = now + limits.crowded_idle_timeout;
