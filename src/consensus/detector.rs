@@ -3,26 +3,24 @@
 //! When a process ends, however it does, its system closes its connections and refuses new
 //! ones. A follower whose stream of entries ends dials the leader: *connection refused* is
 //! that system's word that nobody listens there (a spy in the sense of Falcon: Leners et
-//! al., SOSP 2011). Silence proves nothing and is left to the lease, and so is all that a
-//! firewall, a proxy or a host without power may answer instead.
+//! al., SOSP 2011). Silence proves nothing and is left to the lease, as is any other answer.
 //!
 //! What follows from it is an election like any other, by pre-votes and votes. This node
 //! only stops protecting the leader's lease, as it does when a leader hands over.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::raft::TransferLeaderRequest;
 use tokio::sync::Notify;
 
-use super::heard::Heard;
+use super::heard::{Heard, LastWord};
 use super::network::pool::PeerPool;
-use super::types::Raft;
+use super::types::{Member, Raft, RaftVote};
 
-/// A system that ends a process may close its port a moment after the connections: it is
-/// asked so often, with so long between.
-const ATTEMPTS: u32 = 3;
+/// A system that ends a process may close its port some time after the connections.
 const PAUSE: Duration = Duration::from_millis(10);
 
 #[derive(Clone)]
@@ -32,8 +30,12 @@ pub struct Detector {
     pool: PeerPool,
     /// How long a leader's word counts; after that nobody protects it anyway.
     lease: Duration,
+    /// How long a dial may take: who waits for this node's vote does not wait for ever.
+    patience: Duration,
     enabled: bool,
     stream_ended: Arc<Notify>,
+    /// The term whose leader's lease this node gave up.
+    released: Arc<AtomicU64>,
 }
 
 /// Held by a leader's stream of entries.
@@ -46,8 +48,24 @@ impl Drop for StreamGuard {
 }
 
 impl Detector {
-    pub fn new(raft: Raft, heard: Heard, pool: PeerPool, lease: Duration, enabled: bool) -> Self {
-        Self { raft, heard, pool, lease, enabled, stream_ended: Arc::default() }
+    pub fn new(
+        raft: Raft,
+        heard: Heard,
+        pool: PeerPool,
+        lease: Duration,
+        patience: Duration,
+        enabled: bool,
+    ) -> Self {
+        Self {
+            raft,
+            heard,
+            pool,
+            lease,
+            patience,
+            enabled,
+            stream_ended: Arc::default(),
+            released: Arc::default(),
+        }
     }
 
     pub fn guard_stream(&self) -> StreamGuard {
@@ -58,7 +76,10 @@ impl Detector {
     pub async fn leader_ended(&self) {
         loop {
             self.stream_ended.notified().await;
-            for _ in 0..ATTEMPTS {
+            let spoke = || self.leader().map(|(word, ..)| word.at);
+            let last = spoke();
+            // One that lives speaks again soon, or is silent for a lease.
+            while last.is_some() && spoke() == last {
                 if self.is_leader_gone().await {
                     return;
                 }
@@ -67,35 +88,44 @@ impl Detector {
         }
     }
 
-    /// Asks the system at the address of the leader that was heard last. If that is gone,
-    /// nothing here protects it any longer.
+    /// Asks the system at the address of the leader that this node hears. If the leader is
+    /// gone, nothing here protects it any longer.
     pub async fn is_leader_gone(&self) -> bool {
-        let Some(word) = self.heard.last().filter(|word| self.enabled && word.at.elapsed() <= self.lease)
-        else {
-            return false;
-        };
-        let leader = word.leader.0;
-        let (vote, member) = {
-            let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            let member = metrics.membership_config.membership().get_node(&leader).cloned();
-            (metrics.vote, member)
-        };
-        let follows =
-            vote.committed && vote.leader_id.term == word.term && vote.leader_id.voted_for == leader;
-        let Some(member) = member.filter(|_| follows) else { return false };
-        if word.gone {
-            return true;
+        let Some((word, vote, member)) = self.leader().filter(|_| self.enabled) else { return false };
+        if !word.gone {
+            if !self.pool.peer(word.leader, &member).refuses(self.patience).await {
+                return false;
+            }
+            if self.heard.note_gone(word) {
+                tracing::info!("Leader lost! {} has ended: its port is closed", member.name);
+            }
+            if !self.heard.last().is_some_and(|last| last.gone) {
+                return false;
+            }
         }
-        let peer = self.pool.peer(word.leader, &member);
-        if !peer.refuses(self.lease).await || !self.heard.note_gone(word) {
-            return false;
-        }
-        tracing::info!("Leader lost! {} has ended: its port is closed. Starting election...", member.name);
+        self.released.store(word.term, Ordering::Relaxed);
         // A transfer to the one that is gone: nobody is asked to take over, but this node votes
         // for whoever asks. An error means that the engine stopped, which is told elsewhere.
-        let release = TransferLeaderRequest::new(vote, leader, None);
+        let release = TransferLeaderRequest::new(vote, word.leader.0, None);
         let _ = self.raft.handle_transfer_leader(release).await;
         true
+    }
+
+    /// Whether a leader speaks that was once taken for gone. Until its term ends the engine
+    /// does not take up its lease again, so it is protected here.
+    pub fn protects_leader(&self) -> bool {
+        let released = self.released.load(Ordering::Relaxed);
+        self.leader().is_some_and(|(word, ..)| !word.gone && word.term == released)
+    }
+
+    /// Whom this node follows, and its last word, while that counts.
+    fn leader(&self) -> Option<(LastWord, RaftVote, Member)> {
+        let word = self.heard.last().filter(|word| word.at.elapsed() <= self.lease)?;
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let RaftVote { leader_id, committed } = metrics.vote;
+        let follows = committed && leader_id.term == word.term && leader_id.voted_for == word.leader.0;
+        let member = metrics.membership_config.membership().get_node(&word.leader.0)?;
+        follows.then(|| (word, metrics.vote, member.clone()))
     }
 }

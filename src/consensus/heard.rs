@@ -41,7 +41,7 @@ impl Heard {
         }
     }
 
-    /// Who spoke this word is gone. False if somebody has spoken since.
+    /// Who spoke this word is gone. False if that is known, or somebody has spoken since.
     pub fn note_gone(&self, word: LastWord) -> bool {
         let mut last = self.0.lock();
         let newest = *last == Some(word);
@@ -54,5 +54,24 @@ impl Heard {
     /// The last word of any leader, if there was one.
     pub fn last(&self) -> Option<LastWord> {
         *self.0.lock()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_speaks_again_is_not_gone() {
+        let heard = Heard::default();
+        let is_gone = || heard.last().expect("a word").gone;
+        heard.note(&RaftVote::new_committed(1, 7));
+        let word = heard.last().expect("a word");
+        assert!(heard.note_gone(word) && is_gone());
+        assert!(!heard.note_gone(word), "that is known");
+        tokio::time::advance(std::time::Duration::from_millis(1)).await;
+        heard.note(&RaftVote::new_committed(1, 7));
+        assert!(!is_gone());
+        assert!(!heard.note_gone(word) && !is_gone(), "an older word says nothing");
     }
 }

@@ -94,8 +94,8 @@ impl Options {
         self.election_timeout
     }
 
-    /// A leader that no quorum has acknowledged for so long stops calling itself one: no
-    /// other was elected sooner. The engine's own candidates wait at least as long.
+    /// A leader that no quorum has acknowledged for so long stops calling itself one. The
+    /// engine's own candidates wait at least as long, where nobody took it for ended.
     fn patience(&self) -> Duration {
         self.lease() + self.shortest_extra()
     }
@@ -231,8 +231,14 @@ impl Consensus {
             .await
             .map_err(io::Error::other)?;
         let heard = Heard::default();
-        let detector =
-            Detector::new(raft.clone(), heard.clone(), pool.clone(), options.lease(), options.early_election);
+        let detector = Detector::new(
+            raft.clone(),
+            heard.clone(),
+            pool.clone(),
+            options.lease(),
+            options.shortest_extra() / 2,
+            options.early_election,
+        );
         let inner = Inner {
             raft,
             machine,
@@ -365,7 +371,7 @@ impl Consensus {
             alone,
             quorum_acked_ago: metrics.last_quorum_acked.map(|at| at.elapsed()),
             heard: heard.filter(|word| !word.gone).map(|word| (word.leader, since(word.at))),
-            leader_gone: heard.is_some_and(|word| word.gone),
+            gone_leader: heard.filter(|word| word.gone).map(|word| word.leader),
             silent_for: since(last_word.map_or(self.inner.started, |word| word.at)),
             lease: self.inner.options.lease(),
             patience: self.inner.options.patience(),
@@ -392,7 +398,7 @@ impl Consensus {
             quorum_acked_ago: facts.quorum_acked_ago,
             alone: facts.alone,
             silent_for: facts.silent_for,
-            leader_gone: facts.leader_gone,
+            gone_leader: facts.gone_leader,
             last_log: metrics.last_log_index,
             committed: metrics.local_committed.map(|id| id.index),
             applied: self.inner.store.applied().last.map(|id| id.index),

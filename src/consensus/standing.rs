@@ -22,8 +22,8 @@ pub struct Facts {
     pub quorum_acked_ago: Option<Duration>,
     /// Who leads the current term, and how long ago it was heard.
     pub heard: Option<(MemberId, Duration)>,
-    /// Who leads the current term was heard, and its process has ended.
-    pub leader_gone: bool,
+    /// Who leads the current term, if it was heard and its process has ended.
+    pub gone_leader: Option<MemberId>,
     /// Since the last word of any leader, or since the start.
     pub silent_for: Duration,
     /// How long a leader's word counts.
@@ -50,7 +50,7 @@ impl Standing {
         }
         match facts.heard {
             Some((leader, ago)) if ago <= facts.lease => Self { role: Role::Follower, leader: Some(leader) },
-            _ if facts.voter && (facts.leader_gone || facts.silent_for > facts.lease) => {
+            _ if facts.voter && (facts.gone_leader.is_some() || facts.silent_for > facts.lease) => {
                 Self { role: Role::Candidate, leader: None }
             }
             _ => Self { role: Role::Follower, leader: None },
@@ -75,7 +75,7 @@ mod tests {
             alone: false,
             quorum_acked_ago: None,
             heard: None,
-            leader_gone: false,
+            gone_leader: None,
             silent_for: SHORT,
             lease: LEASE,
             patience: PATIENCE,
@@ -103,7 +103,7 @@ mod tests {
         let heard = |ago| Facts { heard: Some((MemberId(2), ago)), silent_for: ago, ..facts() };
         assert_eq!(said(heard(SHORT)), (Role::Follower, Some(2)));
         assert_eq!(said(heard(LONG)), (Role::Candidate, None));
-        assert_eq!(said(Facts { leader_gone: true, ..facts() }), (Role::Candidate, None));
+        assert_eq!(said(Facts { gone_leader: Some(MemberId(2)), ..facts() }), (Role::Candidate, None));
         // Just started: it waits to hear one.
         assert_eq!(said(facts()), (Role::Follower, None));
         // A learner never campaigns.

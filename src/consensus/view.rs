@@ -44,8 +44,8 @@ pub struct View {
     pub alone: bool,
     /// Since the last word of any leader, or since the start.
     pub silent_for: Duration,
-    /// The process of this term's leader has ended: nobody waits for it.
-    pub leader_gone: bool,
+    /// This term's leader, whose process has ended: nobody waits for it.
+    pub gone_leader: Option<MemberId>,
     pub last_log: Option<LogIndex>,
     pub committed: Option<LogIndex>,
     pub applied: Option<LogIndex>,

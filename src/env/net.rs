@@ -29,7 +29,8 @@ pub trait Net: Send + Sync + 'static {
 /// TCP through the operating system.
 pub struct RealNet;
 
-/// Connections that wait to be accepted; the kernel refuses more.
+/// Connections that wait to be accepted; the kernel lets more wait outside, it does not refuse
+/// them.
 const BACKLOG: u32 = 1024;
 
 struct RealListener(tokio::net::TcpListener);

@@ -71,7 +71,7 @@ fn tell(last: Option<&Scene>, now: &Scene, view: &View, me: MemberId, policy: El
         });
     } else if let (Some(lost), None) = (had_leader, now.leader)
         && !term_began
-        && !view.leader_gone
+        && view.gone_leader.is_none()
     {
         lines.push(format!("Election timeout! Heard nothing from {} any more", name(view, lost)));
     }

@@ -156,7 +156,7 @@ pub(crate) fn no_leader(view: &View) -> String {
         true => {
             format!("no quorum: this node cannot reach a majority ({majority} of {voters} voters)")
         }
-        false if view.leader_gone => {
+        false if view.gone_leader.is_some() => {
             format!("no quorum: the leader has ended; electing another takes {majority} of {voters} voters")
         }
         false => format!(

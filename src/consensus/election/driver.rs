@@ -48,7 +48,7 @@ fn election_view(
         leads,
         leader_alive: view.leader.is_some(),
         last_leader,
-        leader_gone: view.leader_gone,
+        leader_gone: view.gone_leader.is_some(),
         quiet_for: quiet_since.elapsed(),
         fresh: view.term == 0,
         lease,
@@ -75,7 +75,7 @@ struct Driver {
     leads_since: Option<Instant>,
     /// When this node last asked for votes: at most once a step.
     campaigned: Option<Instant>,
-    leader_gone: bool,
+    gone_leader: Option<MemberId>,
     /// The log has been told that the leader is lost; turns that follow are not news.
     told_lost: bool,
     /// No transfer before this.
@@ -98,7 +98,7 @@ pub async fn drive(consensus: Consensus, policy: ElectionPolicy, metrics: Arc<Me
         last_leader: None,
         leads_since: None,
         campaigned: None,
-        leader_gone: false,
+        gone_leader: None,
         told_lost: false,
         transfer_after: now,
         transfer_pause: TRANSFER_PAUSE,
@@ -109,9 +109,9 @@ pub async fn drive(consensus: Consensus, policy: ElectionPolicy, metrics: Arc<Me
     let consensus = driver.consensus.clone();
     let mut ended = std::pin::pin!(consensus.leader_ended());
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
+        tokio::select! { biased;
             () = &mut ended => ended.set(consensus.leader_ended()),
+            _ = ticks.tick() => {}
         }
         driver.look().await;
     }
@@ -150,8 +150,9 @@ impl Driver {
             self.vote = Some(view.vote);
             self.quiet_since = Instant::now();
         }
-        if std::mem::replace(&mut self.leader_gone, view.leader_gone) != view.leader_gone {
+        if std::mem::replace(&mut self.gone_leader, view.gone_leader) != view.gone_leader {
             self.quiet_since = Instant::now();
+            self.last_leader = view.gone_leader.or(self.last_leader);
         }
         if let Some(leader) = view.leader {
             if self.last_leader != Some(leader) {
@@ -176,8 +177,11 @@ impl Driver {
         }
         self.campaigned = Some(Instant::now());
         self.metrics.elections_started.inc();
-        if self.last_leader.is_some() && !std::mem::replace(&mut self.told_lost, true) && !self.leader_gone {
-            tracing::info!("Election timeout! Starting election...");
+        if self.last_leader.is_some() && !std::mem::replace(&mut self.told_lost, true) {
+            match self.gone_leader {
+                Some(_) => tracing::info!("Starting election..."),
+                None => tracing::info!("Election timeout! Starting election..."),
+            }
         }
         self.consensus.campaign().await;
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::{Stream, StreamExt};
+use openraft::async_runtime::WatchReceiver;
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest,
 };
@@ -115,6 +116,9 @@ impl RaftServer {
 
     pub async fn vote(&self, message: pb::VoteRequest) -> Result<pb::VoteReply, Status> {
         let request = vote_request_from_pb(message)?;
+        if !request.leadership_transfer && self.detector.protects_leader() {
+            return Ok(self.refused());
+        }
         let response = self.raft.vote(request).await.map_err(stopped)?;
         Ok(vote_reply(response))
     }
@@ -123,8 +127,18 @@ impl RaftServer {
         let request = vote_request_from_pb(message)?;
         // Who asks may have noticed it a moment before us.
         self.detector.is_leader_gone().await;
+        if self.detector.protects_leader() {
+            return Ok(self.refused());
+        }
         let response = self.raft.pre_vote(request).await.map_err(stopped)?;
         Ok(vote_reply(response))
+    }
+
+    /// No vote against a leader that speaks.
+    fn refused(&self) -> pb::VoteReply {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        pb::VoteReply { vote: Some(vote_to_pb(&metrics.vote)), granted: false, last: None }
     }
 
     pub async fn transfer_leader(&self, message: pb::TransferRequest) -> Result<pb::TransferReply, Status> {
@@ -163,8 +177,9 @@ impl RaftServer {
         tracing::info!(upto = ?header.last.map(|id| id.index), "receiving a snapshot");
         let mut writer = self.store.receive().map_err(stopped)?;
         while let Some(part) = parts.next().await {
+            let part = part?;
             self.heard.note(&vote);
-            match part?.part {
+            match part.part {
                 Some(pb::snapshot_part::Part::Chunk(chunk)) => writer.write(&chunk).map_err(stopped)?,
                 _ => return Err(malformed("a snapshot part that is not a chunk")),
             }
