@@ -179,8 +179,10 @@ impl Driver {
         self.metrics.elections_started.inc();
         if self.last_leader.is_some() && !std::mem::replace(&mut self.told_lost, true) {
             match self.gone_leader {
-                Some(_) => tracing::info!("Starting election..."),
                 None => tracing::info!("Election timeout! Starting election..."),
+                // Told with its term, as the engine's own elections are.
+                Some(_) if self.policy == ElectionPolicy::Raft => {}
+                Some(_) => tracing::info!("Starting election..."),
             }
         }
         self.consensus.campaign().await;
