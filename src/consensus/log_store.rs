@@ -27,8 +27,6 @@ const MAX_REPLICATION_BYTES: usize = 1024 * 1024;
 pub struct LogStore {
     log: Log,
     appended: mpsc::UnboundedSender<Appended>,
-    /// There is something to be written that others should get first.
-    later: mpsc::UnboundedSender<()>,
 }
 
 impl LogStore {
@@ -40,9 +38,7 @@ impl LogStore {
                 append.tell();
             }
         });
-        let (later, left) = mpsc::unbounded_channel();
-        tokio::spawn(write_later(log.clone(), left));
-        Self { log, appended, later }
+        Self { log, appended }
     }
 }
 
@@ -60,16 +56,6 @@ impl Appended {
             self.persisted.into_iter().for_each(|(slot, at)| slot.fire(at));
         }
         self.flushed.io_completed(self.result);
-    }
-}
-
-/// A leader's followers get an entry before its own disk does: a write waits for them anyway,
-/// and waking the log's thread is a system call. Here it is woken once nothing else can go on.
-async fn write_later(log: Log, mut later: mpsc::UnboundedReceiver<()>) {
-    while later.recv().await.is_some() {
-        tokio::task::yield_now().await;
-        // Who waits is told of the failure.
-        let _ = log.begin_writing();
     }
 }
 
@@ -148,15 +134,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     {
         let mut persisted: Vec<(PersistedSlot, LogId)> = Vec::new();
         let mut translated = Vec::new();
-        let (mut followed, mut urgent) = (false, false);
+        let mut followed = false;
         for mut entry in entries {
             if let EntryPayload::Normal(batch) = &mut entry.payload {
                 let slot = batch.persisted.take();
                 followed |= !batch.own;
-                urgent |= slot.is_some();
                 persisted.extend(slot.map(|slot| (slot, from_raft_id(entry.log_id))));
-            } else {
-                urgent = true;
             }
             translated.push(to_log_entry(&entry));
         }
@@ -176,15 +159,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             // Nothing else is left to do for this write here, and the leader waits for it.
             return self.log.append_here(translated, Box::new(done));
         }
-        if urgent {
-            return self.log.append(translated, Box::new(done));
-        }
-        self.log.append_for_later(translated, Box::new(done))?;
-        match self.later.send(()) {
-            Ok(()) => Ok(()),
-            // The runtime is going down.
-            Err(_) => self.log.begin_writing(),
-        }
+        self.log.append(translated, Box::new(done))
     }
 
     async fn truncate_after(&mut self, last: Option<RaftLogId>) -> io::Result<()> {

@@ -150,14 +150,14 @@ impl Log {
     /// Entries are readable when this returns and durable when `flushed` is called. With
     /// an error nothing was appended, and `flushed` is told, too.
     pub fn append(&self, entries: Vec<Entry>, flushed: Flushed) -> io::Result<()> {
-        self.append_for_later(entries, flushed)?;
+        self.queue(entries, flushed)?;
         self.begin_writing()
     }
 
     /// The same, for who has nothing better to do than to wait: where the disk is quick, it is
     /// written and synced before this returns.
     pub fn append_here(&self, entries: Vec<Entry>, flushed: Flushed) -> io::Result<()> {
-        self.append_for_later(entries, flushed)?;
+        self.queue(entries, flushed)?;
         let Shared { state, flusher, pace, workers, .. } = &*self.0;
         if pace.is_quick()
             && workers.may_be_spared()
@@ -170,8 +170,7 @@ impl Log {
         self.begin_writing()
     }
 
-    /// As [`Log::append`], but nothing is written before [`Log::begin_writing`], or the next change.
-    pub fn append_for_later(&self, mut entries: Vec<Entry>, flushed: Flushed) -> io::Result<()> {
+    fn queue(&self, mut entries: Vec<Entry>, flushed: Flushed) -> io::Result<()> {
         let mut waiter = Some(flushed);
         let appended = self.0.state.lock().append(&mut entries, &mut waiter);
         if let (Err(error), Some(flushed)) = (&appended, waiter) {
@@ -181,7 +180,7 @@ impl Log {
     }
 
     /// Has what waits written and synced.
-    pub fn begin_writing(&self) -> io::Result<()> {
+    fn begin_writing(&self) -> io::Result<()> {
         self.change(|_| Ok(()))
     }
 
