@@ -129,3 +129,7 @@ impl Detector {
         follows.then(|| (word, metrics.vote, member.clone()))
     }
 }
+
+#[cfg(test)]
+#[path = "detector_tests.rs"]
+mod tests;
