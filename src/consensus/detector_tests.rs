@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use tokio::net::TcpListener;
-
 use super::*;
 use crate::consensus::network::faults::Faults;
 use crate::consensus::network::server::RaftServer;
@@ -11,7 +9,7 @@ use crate::consensus::types::vote_to_pb;
 use crate::consensus::{Consensus, Options, seed};
 use crate::env::clock::SystemClock;
 use crate::env::fake_disk::FakeDisk;
-use crate::env::net::RealNet;
+use crate::env::net::{Listener, Net, RealNet};
 use crate::env::{Disk, Workers, World};
 use crate::proto::peer as pb;
 use crate::storage::log::{Log, LogOptions};
@@ -26,7 +24,7 @@ const LAST: pb::LogId = pb::LogId { term: 0, index: 0 };
 /// The lease of a test does not run out.
 const LONG: Duration = Duration::from_secs(3600);
 
-async fn follower_of(leader: &TcpListener, early_election: bool) -> RaftServer {
+async fn follower_of(leader: &dyn Listener, early_election: bool) -> RaftServer {
     let disk: Arc<dyn Disk> = Arc::new(FakeDisk::default());
     let workers = Workers::Tasks { delay: || Duration::ZERO };
     let log_options = LogOptions { segment_bytes: 64 * 1024, cache_bytes: 1024, reserve_bytes: 0 };
@@ -66,40 +64,41 @@ async fn would_vote(server: &RaftServer) -> bool {
     server.pre_vote(question).await.expect("an answer").granted
 }
 
-async fn a_port() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").await.expect("a free port")
+/// `0`: any free one.
+async fn listen(port: u16) -> Box<dyn Listener> {
+    RealNet.bind("127.0.0.1", port).await.expect("the port is free")
 }
 
 #[tokio::test]
 async fn a_leader_is_protected_until_its_port_is_closed() {
-    let port = a_port().await;
-    let server = follower_of(&port, true).await;
+    let port = listen(0).await;
+    let server = follower_of(&*port, true).await;
     assert!(!would_vote(&server).await);
     drop(port);
     assert!(would_vote(&server).await);
 
-    let port = a_port().await;
-    let blind = follower_of(&port, false).await;
+    let port = listen(0).await;
+    let blind = follower_of(&*port, false).await;
     drop(port);
     assert!(!would_vote(&blind).await, "only silence counts here");
 }
 
 #[tokio::test]
 async fn a_leader_that_speaks_again_is_protected_again() {
-    let port = a_port().await;
-    let server = follower_of(&port, true).await;
-    let address = port.local_addr().expect("bound");
+    let port = listen(0).await;
+    let server = follower_of(&*port, true).await;
+    let number = port.local_addr().expect("bound").port();
     drop(port);
     assert!(would_vote(&server).await);
-    let _port = TcpListener::bind(address).await.expect("its port");
+    let _port = listen(number).await;
     speak(&server).await;
     assert!(!would_vote(&server).await);
 }
 
 #[tokio::test]
 async fn the_end_of_a_stream_is_looked_into() {
-    let port = a_port().await;
-    let server = follower_of(&port, true).await;
+    let port = listen(0).await;
+    let server = follower_of(&*port, true).await;
     let ended = server.detector.leader_ended();
     drop(port);
     drop(server.detector.guard_stream());
