@@ -16,6 +16,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::raft::TransferLeaderRequest;
 use tokio::sync::Notify;
 
+use super::Options;
 use super::heard::{Heard, LastWord};
 use super::network::pool::PeerPool;
 use super::types::{Member, Raft, RaftVote};
@@ -23,53 +24,33 @@ use super::types::{Member, Raft, RaftVote};
 /// A system that ends a process may close its port some time after the connections.
 const PAUSE: Duration = Duration::from_millis(10);
 
-#[derive(Clone)]
 pub struct Detector {
     raft: Raft,
     heard: Heard,
     pool: PeerPool,
-    /// How long a leader's word counts; after that nobody protects it anyway.
-    lease: Duration,
-    /// How long a dial may take: who waits for this node's vote does not wait for ever.
-    patience: Duration,
-    enabled: bool,
-    stream_ended: Arc<Notify>,
+    options: Options,
+    stream_ended: Notify,
     /// The term whose leader's lease this node gave up.
-    released: Arc<AtomicU64>,
+    released: AtomicU64,
 }
 
 /// Held by a leader's stream of entries.
-pub struct StreamGuard(Arc<Notify>);
+pub struct StreamGuard(Arc<Detector>);
 
 impl Drop for StreamGuard {
     fn drop(&mut self) {
-        self.0.notify_one();
+        self.0.stream_ended.notify_one();
     }
 }
 
 impl Detector {
-    pub fn new(
-        raft: Raft,
-        heard: Heard,
-        pool: PeerPool,
-        lease: Duration,
-        patience: Duration,
-        enabled: bool,
-    ) -> Self {
-        Self {
-            raft,
-            heard,
-            pool,
-            lease,
-            patience,
-            enabled,
-            stream_ended: Arc::default(),
-            released: Arc::default(),
-        }
+    pub fn new(raft: Raft, heard: Heard, pool: PeerPool, options: Options) -> Arc<Self> {
+        let (stream_ended, released) = (Notify::new(), AtomicU64::new(0));
+        Arc::new(Self { raft, heard, pool, options, stream_ended, released })
     }
 
-    pub fn guard_stream(&self) -> StreamGuard {
-        StreamGuard(self.stream_ended.clone())
+    pub fn guard_stream(self: &Arc<Self>) -> StreamGuard {
+        StreamGuard(self.clone())
     }
 
     /// Returns when a stream has ended and the leader was found to be gone.
@@ -91,9 +72,13 @@ impl Detector {
     /// Asks the system at the address of the leader that this node hears. If the leader is
     /// gone, nothing here protects it any longer.
     pub async fn is_leader_gone(&self) -> bool {
-        let Some((word, vote, member)) = self.leader().filter(|_| self.enabled) else { return false };
+        let Some((word, vote, member)) = self.leader().filter(|_| self.options.early_election) else {
+            return false;
+        };
         if !word.gone {
-            if !self.pool.peer(word.leader, &member).refuses(self.patience).await {
+            // Who waits for this node's vote does not wait for long.
+            let patience = self.options.shortest_extra() / 2;
+            if !self.pool.peer(word.leader, &member).refuses(patience).await {
                 return false;
             }
             if self.heard.note_gone(word) {
@@ -120,7 +105,7 @@ impl Detector {
 
     /// Whom this node follows, and its last word, while that counts.
     fn leader(&self) -> Option<(LastWord, RaftVote, Member)> {
-        let word = self.heard.last().filter(|word| word.at.elapsed() <= self.lease)?;
+        let word = self.heard.last().filter(|word| word.at.elapsed() <= self.options.lease())?;
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let RaftVote { leader_id, committed } = metrics.vote;

@@ -190,7 +190,7 @@ struct Inner {
     machine: StateMachine,
     pool: PeerPool,
     heard: Heard,
-    detector: Detector,
+    detector: Arc<Detector>,
     log: Log,
     store: Store,
     workers: Workers,
@@ -231,14 +231,7 @@ impl Consensus {
             .await
             .map_err(io::Error::other)?;
         let heard = Heard::default();
-        let detector = Detector::new(
-            raft.clone(),
-            heard.clone(),
-            pool.clone(),
-            options.lease(),
-            options.shortest_extra() / 2,
-            options.early_election,
-        );
+        let detector = Detector::new(raft.clone(), heard.clone(), pool.clone(), options.clone());
         let inner = Inner {
             raft,
             machine,

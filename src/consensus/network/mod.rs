@@ -15,10 +15,11 @@ pub mod pool;
 pub mod server;
 mod snapshot;
 
-use std::error::Error;
 use std::io;
 
 use tonic::{Code, Status};
+
+use self::pool::root_cause;
 
 /// A message to a peer, or a snapshot's part, at most. Batches are cut at 1 MiB of
 /// payload; one entry may carry a single value of the largest size and its overhead.
@@ -64,14 +65,8 @@ pub fn refusal_kind(status: &Status) -> Option<RefusalKind> {
 
 /// The message certainly never left: there was no connection, and none could be had.
 pub fn was_never_sent(status: &Status) -> bool {
-    let mut cause = status.source();
-    while let Some(error) = cause {
-        if error.downcast_ref::<io::Error>().is_some_and(|it| it.kind() == io::ErrorKind::ConnectionRefused) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    let cause = root_cause(status).downcast_ref::<io::Error>();
+    cause.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 #[cfg(test)]

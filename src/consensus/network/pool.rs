@@ -2,6 +2,7 @@
 //! what must not wait behind them. Dialled when needed, dropped when they fail.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -246,12 +247,12 @@ impl Peer {
 }
 
 /// The innermost error: the one that says what happened.
-fn root_cause(error: &dyn std::error::Error) -> String {
+pub(super) fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
-    cause.to_string()
+    cause
 }
 
 /// All other members, by id.

@@ -32,7 +32,7 @@ pub struct RaftServer {
     pub(crate) store: Store,
     pub(crate) workers: Workers,
     pub(crate) heard: Heard,
-    pub(crate) detector: Detector,
+    pub(crate) detector: Arc<Detector>,
     pub(crate) me: MemberId,
     /// This node is about to stop and says so in its answers.
     pub(crate) draining: Arc<AtomicBool>,
