@@ -172,7 +172,7 @@ fn check_rest(
     is_last: bool,
 ) -> io::Result<()> {
     let rest = bytes.get(tail..).unwrap_or_default();
-    let Some(end) = rest.iter().rposition(|byte| *byte != 0) else { return Ok(()) };
+    let Some(end) = last_written(rest) else { return Ok(()) };
     if !is_last {
         return Err(damaged(path, tail as u64, "a bad frame, and the log goes on in the next segment"));
     }
@@ -193,6 +193,15 @@ fn check_rest(
     // Zeros, so that its remains cannot be taken for something else after later appends.
     file.write_at(tail as u64, &vec![0; end + 1])?;
     file.sync()
+}
+
+/// The last byte that is not zero. Most segments end in megabytes of zeros, so they are looked
+/// through in blocks, which compilers do many bytes at a time.
+fn last_written(bytes: &[u8]) -> Option<usize> {
+    let is_written = |block: &[u8]| block.iter().fold(0, |all, byte| all | byte) != 0;
+    let zeros = bytes.rchunks(BLOCK_BYTES).take_while(|block| !is_written(block)).map(<[u8]>::len);
+    let end = bytes.len() - zeros.sum::<usize>();
+    bytes.iter().take(end).rposition(|byte| *byte != 0)
 }
 
 pub(super) fn damaged(path: &str, offset: u64, why: &str) -> io::Error {

@@ -31,6 +31,7 @@
 //! [`TAIL_LIMIT_BYTES`].
 
 mod apply;
+mod check;
 mod checkpoint;
 mod damage;
 mod frame;

@@ -6,17 +6,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use prost::Message;
 use rand::Rng as _;
-use redb::{
-    Database, DatabaseError, Durability, OwnedRange, ReadOnlyTable, ReadableDatabase, StorageError,
-    TableDefinition,
-};
+use redb::{Database, Durability, OwnedRange, ReadOnlyTable, ReadableDatabase, TableDefinition};
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
 
+use super::check;
 use super::recent::RecentRows;
 use super::row::{RowId, RowRef};
 use super::sweep::Sweep;
@@ -37,11 +34,6 @@ const FORMAT_WITHOUT_LEASES: u32 = 1;
 /// millions of rows. The operating system caches the rest; an idle node has a budget of
 /// 25 MB in all.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
-/// The same while every page is read once: what the processor's own cache holds, for no
-/// page is wanted again.
-const CHECK_CACHE_BYTES: usize = 128 * 1024;
-/// How far redb's repair says that it is when it has found every checksum right.
-const REPAIR_HAS_COMPARED: f64 = 0.6;
 
 const ROWS: TableDefinition<(u64, u32), &[u8]> = TableDefinition::new("rows");
 const LEASES: TableDefinition<i64, &[u8]> = TableDefinition::new("leases");
@@ -233,45 +225,10 @@ pub(super) struct Table {
     disk: Arc<dyn Disk>,
 }
 
-fn damaged(why: &str) -> io::Error {
-    invalid(format!(
-        "{STATE_FILE} is damaged: {why}. Empty this node's data directory and start it again: it comes back by itself and is filled by the others"
-    ))
-}
-
-fn builder(cache_bytes: usize) -> redb::Builder {
+pub(super) fn builder(cache_bytes: usize) -> redb::Builder {
     let mut builder = redb::Builder::new();
     builder.set_cache_size(cache_bytes);
     builder
-}
-
-/// Reads the whole table and compares every page's checksum: opening alone would not
-/// notice a flipped bit, and the node would serve it.
-///
-/// redb reads all of it twice, the second time to learn which pages are in use. Each of our
-/// commits says that already ([`Table::write`]), so its repair is stopped between the two.
-fn check(file: Arc<dyn File>) -> io::Result<()> {
-    let sound = Arc::new(AtomicBool::new(false));
-    let mut builder = builder(CHECK_CACHE_BYTES);
-    builder.set_check_integrity_on_open(true);
-    builder.set_repair_callback({
-        let sound = sound.clone();
-        move |repair| {
-            if repair.progress() > 0.0 {
-                sound.store(repair.progress() >= REPAIR_HAS_COMPARED, Ordering::Relaxed);
-                repair.abort();
-            }
-        }
-    });
-    match builder.create_with_backend(Backend(file)) {
-        // Empty: nothing was there to compare.
-        Ok(_) => Ok(()),
-        Err(DatabaseError::RepairAborted) if sound.load(Ordering::Relaxed) => Ok(()),
-        // It would be mended by going back to what it was before: the log may not have the rest.
-        Err(DatabaseError::RepairAborted) => Err(damaged("a checksum does not match")),
-        Err(DatabaseError::Storage(StorageError::Io(error))) => Err(error),
-        Err(error) => Err(damaged(&error.to_string())),
-    }
 }
 
 impl Table {
@@ -281,7 +238,7 @@ impl Table {
         disk.remove(NEW_STATE_FILE)?;
         if disk.list("")?.iter().any(|name| name == STATE_FILE) {
             let file = disk.open(STATE_FILE, false)?;
-            check(file.clone())?;
+            check::whole(file.clone())?;
             let table = Self::on(disk, file, recent_bytes)?;
             table.upgrade()?;
             return Ok(table);
