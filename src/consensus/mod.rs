@@ -34,7 +34,7 @@ use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use openraft::{ChangeMembers, Instant as _, ServerState, SnapshotPolicy};
 use prost::Message;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::env::{Workers, World};
@@ -212,6 +212,16 @@ pub async fn seed(log: &Log, founders: &BTreeMap<MemberId, Member>) -> io::Resul
     done.await.map_err(io::Error::other)?
 }
 
+/// Sends to a member again as soon as it answers anything. The engine would wait for as long
+/// as it does between two tries at one that is gone, and once more after the first success.
+async fn resume(raft: Raft, mut returned: mpsc::UnboundedReceiver<MemberId>) {
+    while let Some(member) = returned.recv().await {
+        if raft.trigger().reset_backoff([member.0]).await.is_err() {
+            return;
+        }
+    }
+}
+
 impl Consensus {
     /// Starts the engine on what the log and the store hold.
     pub async fn start(
@@ -220,16 +230,16 @@ impl Consensus {
         log: Log,
         store: Store,
         faults: Faults,
-    ) -> io::Result<(Self, tokio::sync::mpsc::UnboundedReceiver<PeerRefusal>)> {
+    ) -> io::Result<(Self, mpsc::UnboundedReceiver<PeerRefusal>)> {
         let config = options.engine_config().map_err(io::Error::other)?;
-        let (pool, refusals) =
-            PeerPool::new(world.net.clone(), options.cluster, options.me, options.run, faults);
+        let (pool, news) = PeerPool::new(world.net.clone(), options.cluster, options.me, options.run, faults);
         let machine = StateMachine::new(store.clone(), log.clone());
         let network = NetworkFactory::new(pool.clone());
         let log_store = LogStore::new(log.clone());
         let raft = Raft::new(options.me.0, Arc::new(config), network, log_store, machine.clone())
             .await
             .map_err(io::Error::other)?;
+        tokio::spawn(resume(raft.clone(), news.returned));
         let heard = Heard::default();
         let detector = Detector::new(raft.clone(), heard.clone(), pool.clone(), options.clone());
         let inner = Inner {
@@ -245,7 +255,7 @@ impl Consensus {
             started: Instant::now(),
             draining: Arc::default(),
         };
-        Ok((Self { inner: Arc::new(inner) }, refusals))
+        Ok((Self { inner: Arc::new(inner) }, news.refusals))
     }
 
     pub fn me(&self) -> MemberId {

@@ -96,6 +96,7 @@ fn append_to_pb(request: AppendRequest, header: Option<pb::Header>) -> pb::Appen
 /// The engine's view of an answer; a peer whose disk forgot what it acknowledged is
 /// kept away from the engine, which would take the disk's word for it.
 fn append_from_pb(peer: &Peer, term: u64, reply: pb::AppendReply) -> AppendResult {
+    peer.note_answer();
     peer.note_draining(reply.draining);
     match reply.result.ok_or_else(|| broken("an answer of a kind this version does not know"))? {
         pb::append_reply::Result::Matched(matched) => {

@@ -93,9 +93,12 @@ pub struct Peer {
     acknowledged: Mutex<(Term, Option<LogId>)>,
     /// It says that it is about to stop, or that its state is not sound.
     draining: AtomicBool,
+    /// Nothing came of the last call.
+    silent: AtomicBool,
     link: Option<Arc<Link>>,
     voice: Voice,
     refusals: mpsc::UnboundedSender<PeerRefusal>,
+    returned: mpsc::UnboundedSender<MemberId>,
 }
 
 /// A peer refused us: for the node to judge.
@@ -172,6 +175,7 @@ impl Peer {
         match dial(&self.net, &url).await {
             Ok(client) => Ok(slot.insert(client).clone()),
             Err(error) => {
+                self.silent.store(true, Ordering::Relaxed);
                 let jitter = rand::RngExt::random_range(&mut rng(), 0..REDIAL_PAUSE.as_millis() as u64);
                 tokio::time::sleep(REDIAL_PAUSE + Duration::from_millis(jitter)).await;
                 Err(format!("cannot reach {url}: {}", root_cause(&error)))
@@ -198,6 +202,7 @@ impl Peer {
 
     /// Forgets the lane's connection; the next use dials again.
     pub async fn hang_up(&self, lane: Lane) {
+        self.silent.store(true, Ordering::Relaxed);
         if lane == Lane::Control {
             *self.questions.lock() = None;
         }
@@ -218,6 +223,14 @@ impl Peer {
                 self.hang_up(lane).await;
                 format!("{}: {}", self.url(), status.message())
             }
+        }
+    }
+
+    /// Notes that the peer answered us as its leader. What waits for it need not wait longer.
+    pub fn note_answer(&self) {
+        if self.silent.load(Ordering::Relaxed) && self.silent.swap(false, Ordering::Relaxed) {
+            // The node may be stopping and not listen any more.
+            let _ = self.returned.send(self.id);
         }
     }
 
@@ -266,6 +279,14 @@ pub struct PeerPool {
     voice: Voice,
     peers: Arc<Mutex<BTreeMap<MemberId, Arc<Peer>>>>,
     refusals: mpsc::UnboundedSender<PeerRefusal>,
+    returned: mpsc::UnboundedSender<MemberId>,
+}
+
+/// What peers do that somebody must hear of.
+pub struct PeerNews {
+    pub refusals: mpsc::UnboundedReceiver<PeerRefusal>,
+    /// Peers that answer again.
+    pub returned: mpsc::UnboundedReceiver<MemberId>,
 }
 
 impl PeerPool {
@@ -275,10 +296,12 @@ impl PeerPool {
         me: MemberId,
         run: Run,
         faults: Faults,
-    ) -> (Self, mpsc::UnboundedReceiver<PeerRefusal>) {
-        let (refusals, received) = mpsc::unbounded_channel();
+    ) -> (Self, PeerNews) {
+        let (refusals, refused) = mpsc::unbounded_channel();
+        let (returned, returns) = mpsc::unbounded_channel();
         let voice = Voice::default();
-        (Self { net, cluster, me, run, faults, voice, peers: Arc::default(), refusals }, received)
+        let pool = Self { net, cluster, me, run, faults, voice, peers: Arc::default(), refusals, returned };
+        (pool, PeerNews { refusals: refused, returned: returns })
     }
 
     /// What this node says as a leader.
@@ -298,9 +321,11 @@ impl PeerPool {
                 questions: Mutex::default(),
                 acknowledged: Mutex::new((0, None)),
                 draining: AtomicBool::new(false),
+                silent: AtomicBool::new(false),
                 link: self.faults.link(&member.name),
                 voice: self.voice.clone(),
                 refusals: self.refusals.clone(),
+                returned: self.returned.clone(),
             })
         });
         peer.clone()
@@ -324,11 +349,27 @@ mod tests {
         assert_eq!(authority("http://node1:4000/"), "node1:4000");
     }
 
+    fn pool() -> (PeerPool, PeerNews) {
+        let net: Arc<dyn Net> = Arc::new(crate::env::net::RealNet);
+        PeerPool::new(net, ClusterId(1), MemberId(1), Run { starts: 1, nonce: 1 }, Faults::default())
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_answers_after_silence_has_returned_once() {
+        let (pool, mut news) = pool();
+        let peer = pool.peer(MemberId(2), &Member::default());
+        peer.note_answer();
+        assert!(news.returned.try_recv().is_err(), "it was never away");
+        peer.hang_up(Lane::Bulk).await;
+        peer.note_answer();
+        peer.note_answer();
+        assert_eq!(news.returned.try_recv(), Ok(MemberId(2)));
+        assert!(news.returned.try_recv().is_err(), "told twice");
+    }
+
     #[test]
     fn a_peer_that_denies_what_it_acknowledged_in_this_term_has_forgotten() {
-        let net: Arc<dyn Net> = Arc::new(crate::env::net::RealNet);
-        let (pool, _refusals) =
-            PeerPool::new(net, ClusterId(1), MemberId(1), Run { starts: 1, nonce: 1 }, Faults::default());
+        let (pool, _news) = pool();
         let peer = pool.peer(MemberId(2), &Member::default());
         peer.note_acknowledged(3, Some(LogId { term: 3, index: 9 }));
         assert!(peer.has_forgotten(3, LogId { term: 3, index: 9 }));
