@@ -36,6 +36,7 @@ fn builder(limits: &Limits) -> h2::server::Builder {
     builder
         .initial_window_size(limits::H2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::H2_CONNECTION_WINDOW_BYTES)
+        .max_frame_size(limits::H2_FRAME_BYTES)
         .max_concurrent_streams(limits::H2_MAX_STREAMS)
         .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
         .max_send_buffer_size(MAX_QUEUED_BYTES)

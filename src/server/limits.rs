@@ -38,6 +38,9 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub const H2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// Unread bytes one HTTP/2 connection may have under way: four whole values.
 pub const H2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Bytes in one HTTP/2 frame, which is read whole: a message of many writes from a leader is
+/// one frame then, not one for each 16 KiB.
+pub const H2_FRAME_BYTES: u32 = 256 << 10;
 /// Requests at once on one HTTP/2 connection.
 pub const H2_MAX_STREAMS: u32 = 256;
 /// An HTTP/2 connection with nothing to say is pinged this often ...
