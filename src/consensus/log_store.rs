@@ -23,6 +23,10 @@ use super::types::{
 /// receivers accept, and small enough that a heartbeat does not wait long behind it.
 const MAX_REPLICATION_BYTES: usize = 1024 * 1024;
 
+/// A leader's own append of so much, at most, may be written where requests are served: at
+/// a few clients. With more the next requests are read meanwhile.
+const SMALL_APPEND_BYTES: usize = 4096;
+
 #[derive(Clone)]
 pub struct LogStore {
     log: Log,
@@ -135,10 +139,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let mut persisted: Vec<(PersistedSlot, LogId)> = Vec::new();
         let mut translated = Vec::new();
         let mut followed = false;
+        let mut bytes = 0;
         for mut entry in entries {
             if let EntryPayload::Normal(batch) = &mut entry.payload {
                 let slot = batch.persisted.take();
                 followed |= !batch.own;
+                bytes += batch.encoded.len();
                 persisted.extend(slot.map(|slot| (slot, from_raft_id(entry.log_id))));
             }
             translated.push(to_log_entry(&entry));
@@ -158,6 +164,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         if followed {
             // Nothing else is left to do for this write here, and the leader waits for it.
             return self.log.append_here(translated, Box::new(done));
+        }
+        if bytes <= SMALL_APPEND_BYTES {
+            // There is little to do meanwhile; the followers should hear of it before.
+            return self.log.append_soon(translated, Box::new(done));
         }
         self.log.append(translated, Box::new(done))
     }

@@ -10,8 +10,9 @@
 //! 1. [`Log::append`] encodes it into the open batch and caches it ([`state`], `cache`);
 //!    from here on it is readable.
 //! 2. The flush worker takes the batch, seals it as one frame (`format`) and does one
-//!    synced write (`flush`). What is handed over meanwhile is the next batch. A follower
-//!    does the worker's work itself while the disk is quick ([`Log::append_here`]).
+//!    synced write (`flush`). What is handed over meanwhile is the next batch. While the
+//!    disk is quick, a follower does the worker's work itself ([`Log::append_here`]), and so
+//!    does a leader with little to write ([`Log::append_soon`]).
 //! 3. The callbacks are called, and the entries count as durable.
 //!
 //! Frames fill zeroed files, segments (`segment`), so that no append changes a file's
@@ -96,7 +97,7 @@ pub type Flushed = Box<dyn FnOnce(io::Result<()>) + Send>;
 struct Shared {
     state: Arc<Mutex<State>>,
     worker: Worker<Wake>,
-    /// Held by who writes: the worker, or [`Log::append_here`].
+    /// Held by who writes: the worker, or [`Log::write_here`].
     flusher: Arc<Mutex<Flusher>>,
     pace: Arc<Pace>,
     workers: Workers,
@@ -158,11 +159,34 @@ impl Log {
     /// written and synced before this returns.
     pub fn append_here(&self, entries: Vec<Entry>, flushed: Flushed) -> io::Result<()> {
         self.queue(entries, flushed)?;
-        let Shared { state, flusher, pace, workers, .. } = &*self.0;
-        if pace.is_quick()
-            && workers.may_be_spared()
-            && let Some(mut flusher) = flusher.try_lock()
-            && state.lock().must_wake()
+        if self.may_write_here() { self.write_here() } else { self.begin_writing() }
+    }
+
+    /// The same once whatever is ready to run has run: for who sends the entries to others
+    /// first. Needs a tokio runtime.
+    pub fn append_soon(&self, entries: Vec<Entry>, flushed: Flushed) -> io::Result<()> {
+        self.queue(entries, flushed)?;
+        if !self.may_write_here() {
+            return self.begin_writing();
+        }
+        let log = self.clone();
+        tokio::spawn(async move {
+            tokio::task::yield_now().await;
+            // An error is told to who waits for the entries.
+            let _ = log.write_here();
+        });
+        Ok(())
+    }
+
+    /// Whether the caller's thread may wait for the disk.
+    fn may_write_here(&self) -> bool {
+        self.0.pace.is_quick() && self.0.workers.may_be_spared()
+    }
+
+    /// Has what waits written and synced, on this thread if no other is about to do it.
+    fn write_here(&self) -> io::Result<()> {
+        if let Some(mut flusher) = self.0.flusher.try_lock()
+            && self.0.state.lock().must_wake()
         {
             flusher.run();
             return Ok(());

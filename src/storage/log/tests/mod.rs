@@ -44,11 +44,11 @@ fn entries(term: Term, range: Range<LogIndex>, bytes: usize) -> Vec<Entry> {
     range.map(|index| entry(id(term, index), bytes)).collect()
 }
 
-/// Appends, in one way or the other, and waits for the callback.
+/// Appends, in one way or another, and waits for the callback.
 async fn append(log: &Log, entries: Vec<Entry>) -> io::Result<()> {
     let (sender, done) = oneshot::channel();
-    let append = if entries.len().is_multiple_of(2) { Log::append_here } else { Log::append };
-    append(log, entries, Box::new(move |result| drop(sender.send(result))))?;
+    let ways = [Log::append_here, Log::append, Log::append_soon];
+    ways[entries.len() % ways.len()](log, entries, Box::new(move |result| drop(sender.send(result))))?;
     done.await.expect("the callback is called")
 }
 
@@ -92,35 +92,47 @@ fn entries_are_readable_at_once_and_durable_when_the_callback_says_so() {
     });
 }
 
-/// Whether the last of a follower's appends is on disk when it returns.
-async fn is_written_here() -> bool {
+/// Whether the last of many appends is on disk when it returns, and whether this thread put
+/// it there, then or later.
+async fn is_written_here(append: impl Fn(&Log, Vec<Entry>, Flushed) -> io::Result<()>) -> (bool, bool) {
     const LAST: LogIndex = 100;
     let log = Log::open(Arc::new(FakeDisk::new()), &Workers::Threads, OPTIONS, Arc::default()).expect("open");
-    append(&log, entries(1, 0..1, 10)).await.expect("append");
-    for index in 1..LAST {
-        log.append_here(entries(1, index..index + 1, 10), Box::new(|_| ())).expect("append");
+    for index in 0..LAST {
+        log.append(entries(1, index..index + 1, 10), Box::new(|_| ())).expect("append");
+        // Whatever waits for the worker is written before.
+        log.flush().await.expect("flush");
     }
-    // Whatever waits for the worker is written before.
-    log.flush().await.expect("flush");
-    log.append_here(entries(1, LAST..LAST + 1, 10), Box::new(|_| ())).expect("append");
-    let durable = log.durable_id();
-    log.flush().await.expect("flush");
+    let (sender, writer) = oneshot::channel();
+    let tell = move |_| sender.send(std::thread::current().id()).expect("somebody asks");
+    append(&log, entries(1, LAST..LAST + 1, 10), Box::new(tell)).expect("append");
+    let at_once = log.durable_id() == Some(id(1, LAST));
+    let here = writer.await.expect("the callback is called") == std::thread::current().id();
     assert_eq!((log.durable_id(), everything(&log).len()), (Some(id(1, LAST)), LAST as usize + 1));
-    durable == Some(id(1, LAST))
+    (at_once, here)
+}
+
+/// A thread may always be kept waiting for a processor, and its disk look slow.
+async fn some_time(try_it: impl AsyncFn() -> bool) {
+    const TRIES: usize = 100;
+    for _ in 0..TRIES {
+        if try_it().await {
+            return;
+        }
+    }
+    panic!("never");
 }
 
 #[test]
 fn a_follower_s_append_is_on_disk_at_once_while_the_disk_is_quick() {
-    /// A thread may always be kept waiting for a processor, and its disk look slow.
-    const TRIES: usize = 100;
-    simulate(async {
-        for _ in 0..TRIES {
-            if is_written_here().await {
-                return;
-            }
-        }
-        panic!("never");
-    });
+    simulate(some_time(async || is_written_here(Log::append_here).await.0));
+}
+
+#[test]
+fn a_leader_s_small_append_lets_others_run_before_it_is_on_disk() {
+    simulate(some_time(async || {
+        let (at_once, here) = is_written_here(Log::append_soon).await;
+        !at_once && here
+    }));
 }
 
 /// Without that a worker has to be waited for.
