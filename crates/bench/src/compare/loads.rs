@@ -13,18 +13,22 @@ use crate::cluster::{Cluster, NODES};
 /// Of all operations in a window. More means that something other than speed was measured.
 const MOST_ERRORS: f64 = 0.01;
 
-/// `ways` are how the clients can be connected: writes by many of them are measured in each,
-/// and the faster counts; the first serves everything else.
-pub async fn run<T: Target>(
-    cluster: &Cluster,
-    ways: [(Way, &T); 2],
-    plan: &Plan,
-    to: &mut Samples,
-) -> Result<()> {
-    let [(_, target), _] = ways;
-    writes(cluster, &ways[..1], Clients::One, plan, to).await?;
-    for clients in [Clients::Many, Clients::Most] {
-        writes(cluster, &ways, clients, plan, to).await?;
+/// One system, and where its figures go.
+pub struct Party<'a, T> {
+    pub cluster: &'a Cluster,
+    /// How the clients can be connected: writes by many of them are measured in each way, and
+    /// the faster counts; the first serves everything else.
+    pub ways: [(Way, T); 2],
+    pub to: &'a mut Samples,
+}
+
+/// Each load on one system after the other: a machine whose speed changes within minutes
+/// changes it for all of them.
+pub async fn run<T: Target>(parties: &mut [Party<'_, T>], plan: &Plan) -> Result<()> {
+    for clients in Clients::ALL {
+        for party in &mut *parties {
+            party.writes(clients, plan).await?;
+        }
     }
     let jobs = [
         (Job::LocalGet, Clients::One),
@@ -34,42 +38,47 @@ pub async fn run<T: Target>(
         (Job::Swap, Clients::Many),
     ];
     for (job, clients) in jobs {
-        let load = job.load(clients, plan);
-        let outcome = load::run(target, &load, &cluster.pids(), &title(job, clients)).await?;
-        record(to, job, clients, &outcome)?;
+        for party in &mut *parties {
+            let [(_, target), _] = &party.ways;
+            let load = job.load(clients, plan);
+            let outcome = load::run(target, &load, &party.cluster.pids(), &title(job, clients)).await?;
+            record(party.to, job, clients, &outcome)?;
+        }
     }
     Ok(())
 }
 
-async fn writes<T: Target>(
-    cluster: &Cluster,
-    ways: &[(Way, &T)],
-    clients: Clients,
-    plan: &Plan,
-    to: &mut Samples,
-) -> Result<()> {
-    let mut best: Option<(Outcome, Spent, Spent)> = None;
-    for (way, target) in ways {
-        let before = Spent::now(cluster).await?;
-        let load = Job::Put.load(clients, plan);
-        let outcome = load::run(*target, &load, &cluster.pids(), &title(Job::Put, clients)).await?;
-        let after = Spent::now(cluster).await?;
-        to.add(Figure::PutsByWay(clients, *way), outcome.per_second);
-        if best.as_ref().is_none_or(|(best, ..)| outcome.per_second > best.per_second) {
-            best = Some((outcome, before, after));
+impl<T: Target> Party<'_, T> {
+    async fn writes(&mut self, clients: Clients, plan: &Plan) -> Result<()> {
+        // One client has one connection in either way.
+        let ways = if clients == Clients::One { &self.ways[..1] } else { &self.ways };
+        let mut best: Option<(Outcome, Spent, Spent)> = None;
+        for (way, target) in ways {
+            let before = Spent::now(self.cluster).await?;
+            let load = Job::Put.load(clients, plan);
+            let outcome = load::run(target, &load, &self.cluster.pids(), &title(Job::Put, clients)).await?;
+            let after = Spent::now(self.cluster).await?;
+            self.to.add(Figure::PutsByWay(clients, *way), outcome.per_second);
+            if best.as_ref().is_none_or(|(best, ..)| outcome.per_second > best.per_second) {
+                best = Some((outcome, before, after));
+            }
         }
+        let (outcome, before, after) = best.context("nothing measured")?;
+        after.record(&before, clients, plan.value_bytes, self.to, NODES);
+        record(self.to, Job::Put, clients, &outcome)
     }
-    let (outcome, before, after) = best.context("nothing measured")?;
-    after.record(&before, clients, plan.value_bytes, to, NODES);
-    record(to, Job::Put, clients, &outcome)
 }
 
 /// Events to watchers, which only etcd's protocol has.
-pub async fn events(cluster: &Cluster, target: &EtcdTarget, plan: &Plan, to: &mut Samples) -> Result<()> {
+pub async fn events(parties: &mut [Party<'_, EtcdTarget>], plan: &Plan) -> Result<()> {
     let (job, clients) = (Job::Watch, Clients::Many);
-    let load = job.load(clients, plan);
-    let outcome = watch::run(target, &load, &cluster.pids(), &title(job, clients)).await?;
-    record(to, job, clients, &outcome)
+    for party in parties {
+        let [(_, target), _] = &party.ways;
+        let load = job.load(clients, plan);
+        let outcome = watch::run(target, &load, &party.cluster.pids(), &title(job, clients)).await?;
+        record(party.to, job, clients, &outcome)?;
+    }
+    Ok(())
 }
 
 fn title(job: Job, clients: Clients) -> String {

@@ -1,10 +1,10 @@
 //! The comparison: rounds of Bellwether and etcd by turns, and the page they make.
 //!
-//! A round starts an empty cluster of one system, takes every [`samples::Figure`] from it
-//! ([`round`]), and leaves nothing behind. The systems alternate, so that a machine that
-//! grows slower or faster meanwhile does so for both; the page ([`report`]) shows medians
-//! over the rounds and their ratio. Both systems run with their defaults, one after the
-//! other on the same disk, and both sync every write before they acknowledge it.
+//! A round starts an empty cluster of each, takes figures from both by turns ([`round`]),
+//! others from a second pair ([`returns`]), and leaves nothing behind. A machine that grows
+//! slower or faster meanwhile does so for both; the page ([`report`]) shows medians over the
+//! rounds and their ratio. Both systems run with their defaults on the same disk, and both
+//! sync every write before they acknowledge it.
 
 mod accepted;
 mod goals;
@@ -32,6 +32,7 @@ use bellwether_load::target::http::{Body, HttpTarget};
 
 use plots::PLOTS;
 use report::Page;
+use round::Side;
 use samples::{Figure, Samples};
 
 /// How long the disk is probed before each round.
@@ -175,14 +176,21 @@ impl Compare {
             http: Samples::default(),
             etcd: Samples::default(),
         };
+        let bellwether = || cluster::bellwether::cluster(&self.bellwether, &self.dir.join("bellwether"));
+        let etcd = || cluster::etcd::cluster(&self.etcd, &self.dir.join("etcd"));
         for round in 1..=plan.rounds {
             eprintln!("round {round} of {}: disk", plan.rounds);
             self.disk(&mut page.disk)?;
+            self.up(&mut page.bellwether).await.context("`up`")?;
+            eprintln!("round {round} of {}: loads and outages", plan.rounds);
+            let ours =
+                Side { cluster: bellwether()?, samples: &mut page.bellwether, http: Some(&mut page.http) };
+            let theirs = Side { cluster: etcd()?, samples: &mut page.etcd, http: None };
+            round::run([ours, theirs], plan).await?;
+            eprintln!("round {round} of {}: returns", plan.rounds);
             let is_last = round == plan.rounds;
-            eprintln!("round {round} of {}: bellwether", plan.rounds);
-            self.bellwether(plan, is_last, &mut page).await.context("bellwether")?;
-            eprintln!("round {round} of {}: etcd", plan.rounds);
-            self.etcd(plan, is_last, &mut page.etcd).await.context("etcd")?;
+            returns::run(bellwether()?, plan, is_last, &mut page.bellwether).await.context("bellwether")?;
+            returns::run(etcd()?, plan, is_last, &mut page.etcd).await.context("etcd")?;
         }
         Ok(page)
     }
@@ -196,19 +204,12 @@ impl Compare {
         Ok(())
     }
 
-    async fn bellwether(&self, plan: &Plan, is_last: bool, page: &mut Page) -> Result<()> {
+    async fn up(&self, samples: &mut Samples) -> Result<()> {
         let began = Instant::now();
         let up = cluster::bellwether::Up::start(&self.bellwether, &self.dir.join("up"))?;
-        accepted::by_any(&HttpTarget::new(&up.urls, Body::Json, None)?).await.context("`up`")?;
-        page.bellwether.add(Figure::UpToWrite, began.elapsed().as_secs_f64());
-        drop(up);
-        let cluster = cluster::bellwether::cluster(&self.bellwether, &self.dir.join("bellwether"))?;
-        round::run(cluster, plan, is_last, &mut page.bellwether, Some(&mut page.http)).await
-    }
-
-    async fn etcd(&self, plan: &Plan, is_last: bool, samples: &mut Samples) -> Result<()> {
-        let cluster = cluster::etcd::cluster(&self.etcd, &self.dir.join("etcd"))?;
-        round::run(cluster, plan, is_last, samples, None).await
+        accepted::by_any(&HttpTarget::new(&up.urls, Body::Json, None)?).await?;
+        samples.add(Figure::UpToWrite, began.elapsed().as_secs_f64());
+        Ok(())
     }
 }
 

@@ -157,7 +157,11 @@ fn rest(page: &Page) -> Vec<Row> {
         row("kill -9 of the leader: longest time without an accepted write, s", Figure::KilledGap, 3),
         row("SIGTERM of the leader: the same, s", Figure::TerminatedGap, 3),
         row("SIGSTOP of the leader: the same, s", Figure::PausedGap, 3),
-        row(format!("a node that missed {missed} writes has them after, s"), Figure::CatchUp, 2),
+        row(
+            format!("a node with {keys} keys that missed {missed} writes has them after, s"),
+            Figure::CatchUp,
+            2,
+        ),
         row(format!("a node with {most} keys starts in, s"), Figure::StartFull, 2),
         row("start of three servers to the first accepted write, s", Figure::StartToWrite, 2),
         row("`bellwether up` to the first accepted write, s", Figure::UpToWrite, 2),
@@ -194,8 +198,9 @@ fn method(page: &Page) -> String {
     let worst = |samples: &Samples| number(samples.max(Figure::KilledGap), 2);
     format!(
         "## How it is measured\n\n\
-        - Rounds of each system by turns: {rounds}, each on an empty cluster with default settings; windows of \
-        {window} s after a warm-up; medians over the rounds. Between its lowest and highest round a throughput \
+        - Rounds: {rounds}, each on empty clusters with default settings. Both systems' run at the same time, and \
+        one idles while the other is loaded, for windows of {window} s by turns after a warm-up; medians over \
+        the rounds. Between its lowest and highest round a throughput \
         differed by up to {ours_spread}% (Bellwether) and {theirs_spread}% (etcd).\n\
         - One closed-loop generator for all: a client sends, waits for the answer, sends again. Values of \
         {value} bytes, keys drawn evenly from {keys}. It shares the cores with the servers.\n\
@@ -210,8 +215,9 @@ fn method(page: &Page) -> String {
         - Around the end of a leader the other nodes are sent a write every 5 ms; the figure is the longest time \
         between two accepted ones. Leaders killed of each: {outages}; the worst took {ours_worst} s \
         (Bellwether) and {theirs_worst} s (etcd).\n\
-        - A node has caught up, or started, when a local read there shows the last write before its start; \
-        the start with the most keys is measured once.\n\
+        - A node has caught up, or started, when a local read there shows the last write before its start: in \
+        other clusters, which have no more behind them than the keys they were filled with and the writes that \
+        were missed. The start with the most keys is measured once.\n\
         - The disk's `fdatasync`/s are of 512 bytes each into a file made before; {nodes} nodes share it.\n",
         rounds = page.plan.rounds,
         window = page.plan.window.as_secs_f64(),

@@ -1,4 +1,7 @@
 //! A node that comes back: after it missed writes, and with many keys.
+//!
+//! On a cluster of its own: what a node reads when it starts depends on all that was written
+//! before, and in the same time of load the faster system writes more.
 
 use std::time::Duration;
 
@@ -18,8 +21,22 @@ const FILL_CLIENTS: usize = 64;
 /// Past this the node is not coming.
 const GIVE_UP: Duration = Duration::from_secs(120);
 
+/// Fills an empty cluster, and takes what a return costs in it.
+pub async fn run(mut cluster: Cluster, plan: &Plan, is_last: bool, to: &mut Samples) -> Result<()> {
+    cluster.start_all()?;
+    let target = EtcdTarget::new(&cluster.urls(), None)?;
+    accepted::by_any(&target).await?;
+    accepted::everywhere(&target).await?;
+    bellwether_load::fill(&target, plan.keys, plan.value_bytes, FILL_CLIENTS).await?;
+    after_missing_writes(&mut cluster, plan, to).await?;
+    if is_last {
+        with_many_keys(&mut cluster, plan, to).await?;
+    }
+    cluster.check()
+}
+
 /// A follower dies, misses writes, and returns.
-pub async fn after_missing_writes(cluster: &mut Cluster, plan: &Plan, to: &mut Samples) -> Result<()> {
+async fn after_missing_writes(cluster: &mut Cluster, plan: &Plan, to: &mut Samples) -> Result<()> {
     let target = EtcdTarget::new(&cluster.urls(), None)?;
     let follower = follower(&target).await?;
     cluster.signal(follower, Signal::KILL)?;
@@ -31,7 +48,7 @@ pub async fn after_missing_writes(cluster: &mut Cluster, plan: &Plan, to: &mut S
 }
 
 /// A follower is stopped in peace, and started again.
-pub async fn with_many_keys(cluster: &mut Cluster, plan: &Plan, to: &mut Samples) -> Result<()> {
+async fn with_many_keys(cluster: &mut Cluster, plan: &Plan, to: &mut Samples) -> Result<()> {
     let target = EtcdTarget::new(&cluster.urls(), None)?;
     bellwether_load::fill(&target, plan.most_keys, plan.value_bytes, FILL_CLIENTS).await?;
     let follower = follower(&target).await?;

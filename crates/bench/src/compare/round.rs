@@ -1,8 +1,9 @@
-//! One round: everything that is measured on one cluster, from its start to its end.
+//! One round: a cluster of each system, and everything that is measured on it.
 //!
-//! The order matters: memory before the loads is that of an idle and of a filled store, not
-//! of what a load left behind; leaders are stopped later, because a cluster after that is
-//! another one; and last come as many keys as a start is measured with.
+//! The clusters run at the same time, and one idles while the other is measured: what is
+//! compared is measured within a minute. The order matters: memory before the loads is that
+//! of an idle and of a filled store, not of what a load left behind; and leaders are stopped
+//! last, because a cluster after that is another one.
 
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use bellwether_load::target::etcd::EtcdTarget;
 use bellwether_load::target::http::{Body, HttpTarget};
 use tokio::time::{Instant, sleep};
 
+use super::loads::{self, Party};
 use super::samples::{Figure, Samples, Way};
-use super::{FEW_CONNECTIONS, Plan, accepted, loads, outages, returns};
+use super::{FEW_CONNECTIONS, Plan, accepted, outages};
 use crate::cluster::Cluster;
 
 /// Enough to fill quickly; the figures of the fill are nobody's.
@@ -21,53 +23,80 @@ const FILL_CLIENTS: usize = 64;
 /// Background work after a fill (flushing, compaction) gets this long.
 const AFTER_FILL: Duration = Duration::from_secs(2);
 
-/// Runs this cluster through the plan, in etcd's protocol and, for whom speaks it, in ours.
-pub async fn run(
-    mut cluster: Cluster,
-    plan: &Plan,
-    is_last: bool,
-    to: &mut Samples,
-    over_http: Option<&mut Samples>,
-) -> Result<()> {
-    let urls = cluster.urls();
-    let target = |connections| EtcdTarget::new(&urls, connections);
-    let (own, shared) = (target(None)?, target(Some(FEW_CONNECTIONS))?);
-    let began = Instant::now();
-    cluster.start_all()?;
-    accepted::by_any(&own).await?;
-    to.add(Figure::StartToWrite, began.elapsed().as_secs_f64());
-    accepted::everywhere(&own).await?;
-    idle(&cluster, plan, to).await?;
-    bellwether_load::fill(&shared, plan.keys, plan.value_bytes, FILL_CLIENTS).await?;
-    sleep(AFTER_FILL).await;
-    to.add(Figure::MemoryFilled, memory_mib(&cluster)?);
-    // Requests that travel together suit gRPC's servers better, so that serves everything.
-    loads::run(&cluster, [(Way::Shared, &shared), (Way::Own, &own)], plan, to).await?;
-    loads::events(&cluster, &shared, plan, to).await?;
-    to.add(Figure::MemoryLoaded, memory_mib(&cluster)?);
-    if let Some(to) = over_http {
-        let target = |connections| HttpTarget::new(&urls, Body::Json, connections);
-        let (own, shared) = (target(None)?, target(Some(FEW_CONNECTIONS))?);
-        // What curl and most libraries do serves everything.
-        loads::run(&cluster, [(Way::Own, &own), (Way::Shared, &shared)], plan, to).await?;
-    }
-    cluster.check()?;
-    outages::run(&mut cluster, plan, to).await?;
-    returns::after_missing_writes(&mut cluster, plan, to).await?;
-    if is_last {
-        returns::with_many_keys(&mut cluster, plan, to).await?;
-    }
-    cluster.check()
+/// One system in a round.
+pub struct Side<'a> {
+    pub cluster: Cluster,
+    pub samples: &'a mut Samples,
+    /// For who speaks our HTTP as well.
+    pub http: Option<&'a mut Samples>,
 }
 
-async fn idle(cluster: &Cluster, plan: &Plan, to: &mut Samples) -> Result<()> {
-    let pids = cluster.pids();
-    let before = CpuTime::of(&pids)?;
-    sleep(plan.idle).await;
-    let spent = CpuTime::of(&pids)?.since(&before);
-    to.add(Figure::IdleCpu, spent.as_secs_f64() / plan.idle.as_secs_f64());
-    to.add(Figure::MemoryIdle, memory_mib(cluster)?);
+/// Runs clusters that are new through the plan.
+pub async fn run(mut sides: [Side<'_>; 2], plan: &Plan) -> Result<()> {
+    for side in &mut sides {
+        side.start(plan).await?;
+    }
+    for side in &mut sides {
+        side.fill(plan).await?;
+    }
+    let mut parties = Vec::new();
+    for Side { cluster, samples, .. } in &mut sides {
+        let urls = cluster.urls();
+        let target = |connections| EtcdTarget::new(&urls, connections);
+        // Requests that travel together suit gRPC's servers better, so that serves everything.
+        let ways = [(Way::Shared, target(Some(FEW_CONNECTIONS))?), (Way::Own, target(None)?)];
+        parties.push(Party { cluster, ways, to: samples });
+    }
+    loads::run(&mut parties, plan).await?;
+    loads::events(&mut parties, plan).await?;
+    for side in &mut sides {
+        side.samples.add(Figure::MemoryLoaded, memory_mib(&side.cluster)?);
+    }
+    for side in &mut sides {
+        side.over_http(plan).await?;
+        side.cluster.check()?;
+    }
+    for side in &mut sides {
+        outages::run(&mut side.cluster, plan, side.samples).await?;
+        side.cluster.check()?;
+    }
     Ok(())
+}
+
+impl Side<'_> {
+    /// Starts it, and looks at it while it has nothing to do.
+    async fn start(&mut self, plan: &Plan) -> Result<()> {
+        let target = EtcdTarget::new(&self.cluster.urls(), None)?;
+        let began = Instant::now();
+        self.cluster.start_all()?;
+        accepted::by_any(&target).await?;
+        self.samples.add(Figure::StartToWrite, began.elapsed().as_secs_f64());
+        accepted::everywhere(&target).await?;
+        let pids = self.cluster.pids();
+        let before = CpuTime::of(&pids)?;
+        sleep(plan.idle).await;
+        let spent = CpuTime::of(&pids)?.since(&before);
+        self.samples.add(Figure::IdleCpu, spent.as_secs_f64() / plan.idle.as_secs_f64());
+        self.samples.add(Figure::MemoryIdle, memory_mib(&self.cluster)?);
+        Ok(())
+    }
+
+    async fn fill(&mut self, plan: &Plan) -> Result<()> {
+        let target = EtcdTarget::new(&self.cluster.urls(), Some(FEW_CONNECTIONS))?;
+        bellwether_load::fill(&target, plan.keys, plan.value_bytes, FILL_CLIENTS).await?;
+        sleep(AFTER_FILL).await;
+        self.samples.add(Figure::MemoryFilled, memory_mib(&self.cluster)?);
+        Ok(())
+    }
+
+    async fn over_http(&mut self, plan: &Plan) -> Result<()> {
+        let Some(to) = &mut self.http else { return Ok(()) };
+        let urls = self.cluster.urls();
+        let target = |connections| HttpTarget::new(&urls, Body::Json, connections);
+        // What curl and most libraries do serves everything.
+        let ways = [(Way::Own, target(None)?), (Way::Shared, target(Some(FEW_CONNECTIONS))?)];
+        loads::run(&mut [Party { cluster: &self.cluster, ways, to }], plan).await
+    }
 }
 
 /// Of the node that takes most.
