@@ -100,6 +100,11 @@ fn a_last_segment_that_ends_inside_a_frame_is_refused() {
                 let disk = FakeDisk::new();
                 written(&disk).await;
                 disk.open(&path, false).expect("the segment").set_len(length).expect("cut");
+                let contents = disk.contents(&path).expect("the segment");
+                if contents[bytes.start as usize..].iter().all(|byte| *byte == 0) {
+                    // A checksum that begins with a zero: nothing of the frame is left to be seen.
+                    continue;
+                }
                 let error = refused(&disk).to_string();
                 assert!(error.contains("cut short") && error.contains(&path), "{length}: {error}");
             }
