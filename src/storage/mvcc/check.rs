@@ -25,7 +25,7 @@ const WINDOWS: usize = 32;
 /// notice a flipped bit, and the node would serve it.
 ///
 /// redb reads all of it twice, the second time to learn which pages are in use. Each of our
-/// commits says that already ([`Table::write`]), so its repair is stopped between the two.
+/// commits says that already ([`super::table::Table::write`]), so its repair is stopped between the two.
 pub(super) fn whole(file: Arc<dyn File>) -> io::Result<()> {
     let sound = Arc::new(AtomicBool::new(false));
     let mut builder = builder(CACHE_BYTES);
