@@ -15,6 +15,7 @@ const MOST_ERRORS: f64 = 0.01;
 
 /// One system, and where its figures go.
 pub struct Party<'a, T> {
+    pub name: &'a str,
     pub cluster: &'a Cluster,
     /// How the clients can be connected: writes by many of them are measured in each way, and
     /// the faster counts; the first serves everything else.
@@ -40,9 +41,9 @@ pub async fn run<T: Target>(parties: &mut [Party<'_, T>], plan: &Plan) -> Result
     for (job, clients) in jobs {
         for party in &mut *parties {
             let [(_, target), _] = &party.ways;
-            let load = job.load(clients, plan);
-            let outcome = load::run(target, &load, &party.cluster.pids(), &title(job, clients)).await?;
-            record(party.to, job, clients, &outcome)?;
+            let (load, title) = (job.load(clients, plan), party.title(job, clients));
+            let outcome = load::run(target, &load, &party.cluster.pids(), &title).await?;
+            party.record(job, clients, &outcome)?;
         }
     }
     Ok(())
@@ -55,8 +56,8 @@ impl<T: Target> Party<'_, T> {
         let mut best: Option<(Outcome, Spent, Spent)> = None;
         for (way, target) in ways {
             let before = Spent::now(self.cluster).await?;
-            let load = Job::Put.load(clients, plan);
-            let outcome = load::run(target, &load, &self.cluster.pids(), &title(Job::Put, clients)).await?;
+            let (load, title) = (Job::Put.load(clients, plan), self.title(Job::Put, clients));
+            let outcome = load::run(target, &load, &self.cluster.pids(), &title).await?;
             let after = Spent::now(self.cluster).await?;
             self.to.add(Figure::PutsByWay(clients, *way), outcome.per_second);
             if best.as_ref().is_none_or(|(best, ..)| outcome.per_second > best.per_second) {
@@ -65,7 +66,27 @@ impl<T: Target> Party<'_, T> {
         }
         let (outcome, before, after) = best.context("nothing measured")?;
         after.record(&before, clients, plan.value_bytes, self.to, NODES);
-        record(self.to, Job::Put, clients, &outcome)
+        self.record(Job::Put, clients, &outcome)
+    }
+
+    fn title(&self, job: Job, clients: Clients) -> String {
+        format!("{}: {job:?}, clients: {}", self.name, clients.count())
+    }
+
+    fn record(&mut self, job: Job, clients: Clients, outcome: &Outcome) -> Result<()> {
+        let errors = outcome.errors as f64;
+        let first = outcome.first_error.as_deref().unwrap_or_default();
+        let bearable = errors <= MOST_ERRORS * outcome.operations as f64;
+        ensure!(bearable, "{}: {errors} errors, such as: {first}", self.title(job, clients));
+        let to = &mut *self.to;
+        to.add(Figure::Rate(job, clients), outcome.per_second);
+        to.add(Figure::P50(job, clients), outcome.p50_us as f64 / 1000.0);
+        to.add(Figure::P99(job, clients), outcome.p99_us as f64 / 1000.0);
+        to.add(Figure::ClientCpu(job, clients), outcome.client_cpu_per_1000);
+        if let Some(cpu) = outcome.server_cpu_per_1000 {
+            to.add(Figure::ServerCpu(job, clients), cpu);
+        }
+        Ok(())
     }
 }
 
@@ -74,28 +95,9 @@ pub async fn events(parties: &mut [Party<'_, EtcdTarget>], plan: &Plan) -> Resul
     let (job, clients) = (Job::Watch, Clients::Many);
     for party in parties {
         let [(_, target), _] = &party.ways;
-        let load = job.load(clients, plan);
-        let outcome = watch::run(target, &load, &party.cluster.pids(), &title(job, clients)).await?;
-        record(party.to, job, clients, &outcome)?;
-    }
-    Ok(())
-}
-
-fn title(job: Job, clients: Clients) -> String {
-    format!("{job:?}, clients: {}", clients.count())
-}
-
-fn record(to: &mut Samples, job: Job, clients: Clients, outcome: &Outcome) -> Result<()> {
-    let errors = outcome.errors as f64;
-    let first = outcome.first_error.as_deref().unwrap_or_default();
-    let bearable = errors <= MOST_ERRORS * outcome.operations as f64;
-    ensure!(bearable, "{}: {errors} errors, such as: {first}", title(job, clients));
-    to.add(Figure::Rate(job, clients), outcome.per_second);
-    to.add(Figure::P50(job, clients), outcome.p50_us as f64 / 1000.0);
-    to.add(Figure::P99(job, clients), outcome.p99_us as f64 / 1000.0);
-    to.add(Figure::ClientCpu(job, clients), outcome.client_cpu_per_1000);
-    if let Some(cpu) = outcome.server_cpu_per_1000 {
-        to.add(Figure::ServerCpu(job, clients), cpu);
+        let (load, title) = (job.load(clients, plan), party.title(job, clients));
+        let outcome = watch::run(target, &load, &party.cluster.pids(), &title).await?;
+        party.record(job, clients, &outcome)?;
     }
     Ok(())
 }

@@ -40,6 +40,8 @@ const FSYNC_WINDOW: Duration = Duration::from_secs(1);
 /// Connections that all clients share in one of the two ways in which writes by many
 /// clients are measured: what an application of some processes would have.
 const FEW_CONNECTIONS: usize = 3;
+/// Enough to fill quickly; the figures of a fill are nobody's.
+const FILL_CLIENTS: usize = 64;
 
 #[derive(Debug, clap::Args)]
 pub struct Compare {
@@ -183,9 +185,13 @@ impl Compare {
             self.disk(&mut page.disk)?;
             self.up(&mut page.bellwether).await.context("`up`")?;
             eprintln!("round {round} of {}: loads and outages", plan.rounds);
-            let ours =
-                Side { cluster: bellwether()?, samples: &mut page.bellwether, http: Some(&mut page.http) };
-            let theirs = Side { cluster: etcd()?, samples: &mut page.etcd, http: None };
+            let ours = Side {
+                name: "bellwether",
+                cluster: bellwether()?,
+                samples: &mut page.bellwether,
+                http: Some(&mut page.http),
+            };
+            let theirs = Side { name: "etcd", cluster: etcd()?, samples: &mut page.etcd, http: None };
             round::run([ours, theirs], plan).await?;
             eprintln!("round {round} of {}: returns", plan.rounds);
             let is_last = round == plan.rounds;

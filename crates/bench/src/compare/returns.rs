@@ -13,11 +13,9 @@ use rustix::process::Signal;
 use tokio::time::{Instant, timeout};
 
 use super::samples::{Figure, Samples};
-use super::{Plan, accepted};
+use super::{FILL_CLIENTS, Plan, accepted};
 use crate::cluster::Cluster;
 
-/// Enough to fill quickly.
-const FILL_CLIENTS: usize = 64;
 /// Past this the node is not coming.
 const GIVE_UP: Duration = Duration::from_secs(120);
 

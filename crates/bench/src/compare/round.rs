@@ -15,16 +15,15 @@ use tokio::time::{Instant, sleep};
 
 use super::loads::{self, Party};
 use super::samples::{Figure, Samples, Way};
-use super::{FEW_CONNECTIONS, Plan, accepted, outages};
+use super::{FEW_CONNECTIONS, FILL_CLIENTS, Plan, accepted, outages};
 use crate::cluster::Cluster;
 
-/// Enough to fill quickly; the figures of the fill are nobody's.
-const FILL_CLIENTS: usize = 64;
 /// Background work after a fill (flushing, compaction) gets this long.
 const AFTER_FILL: Duration = Duration::from_secs(2);
 
 /// One system in a round.
 pub struct Side<'a> {
+    pub name: &'static str,
     pub cluster: Cluster,
     pub samples: &'a mut Samples,
     /// For who speaks our HTTP as well.
@@ -34,18 +33,18 @@ pub struct Side<'a> {
 /// Runs clusters that are new through the plan.
 pub async fn run(mut sides: [Side<'_>; 2], plan: &Plan) -> Result<()> {
     for side in &mut sides {
-        side.start(plan).await?;
+        side.start(plan).await.context(side.name)?;
     }
     for side in &mut sides {
-        side.fill(plan).await?;
+        side.fill(plan).await.context(side.name)?;
     }
     let mut parties = Vec::new();
-    for Side { cluster, samples, .. } in &mut sides {
+    for Side { name, cluster, samples, .. } in &mut sides {
         let urls = cluster.urls();
         let target = |connections| EtcdTarget::new(&urls, connections);
         // Requests that travel together suit gRPC's servers better, so that serves everything.
         let ways = [(Way::Shared, target(Some(FEW_CONNECTIONS))?), (Way::Own, target(None)?)];
-        parties.push(Party { cluster, ways, to: samples });
+        parties.push(Party { name, cluster, ways, to: samples });
     }
     loads::run(&mut parties, plan).await?;
     loads::events(&mut parties, plan).await?;
@@ -53,11 +52,11 @@ pub async fn run(mut sides: [Side<'_>; 2], plan: &Plan) -> Result<()> {
         side.samples.add(Figure::MemoryLoaded, memory_mib(&side.cluster)?);
     }
     for side in &mut sides {
-        side.over_http(plan).await?;
+        side.over_http(plan).await.context(side.name)?;
         side.cluster.check()?;
     }
     for side in &mut sides {
-        outages::run(&mut side.cluster, plan, side.samples).await?;
+        outages::run(&mut side.cluster, plan, side.samples).await.context(side.name)?;
         side.cluster.check()?;
     }
     Ok(())
@@ -95,7 +94,8 @@ impl Side<'_> {
         let target = |connections| HttpTarget::new(&urls, Body::Json, connections);
         // What curl and most libraries do serves everything.
         let ways = [(Way::Own, target(None)?), (Way::Shared, target(Some(FEW_CONNECTIONS))?)];
-        loads::run(&mut [Party { cluster: &self.cluster, ways, to }], plan).await
+        loads::run(&mut [Party { name: "bellwether over HTTP", cluster: &self.cluster, ways, to }], plan)
+            .await
     }
 }
 
