@@ -262,7 +262,14 @@ async fn cut_off_past_the_log(rules: Value) {
     lab.expect_struck(behind, "cut").await;
     lab.heal().await;
     lab.expect_whole().await;
-    assert!(cluster.told(behind, "installed a snapshot"), "it came back without one");
+    // It says so when it is done, and its state is seen before.
+    eventually(PATIENCE, || async {
+        cluster
+            .told(behind, "installed a snapshot")
+            .then_some(())
+            .ok_or_else(|| "it came back without one".to_owned())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -28,6 +28,7 @@ use super::super::types::{
 };
 use super::ask::{Answer, Question};
 use super::faults::through;
+use super::loan::lend;
 use super::pool::{Client, Lane, Peer, PeerPool};
 use super::snapshot;
 
@@ -236,7 +237,10 @@ where
 /// Sends requests as they come and yields the answers in order.
 ///
 /// It pulls one request before it dials: a stream that fails before it has read its
-/// input is started again by openraft at once, without a pause.
+/// input is started again by openraft at once, without a pause. When it ends or is dropped, so
+/// are the requests: a connection that went on asking for more would take from the engine
+/// what the next stream is to send. And it ends well only with every answer: the engine
+/// would take up again what it has given up meanwhile.
 fn replicate<S>(peer: Arc<Peer>, mut requests: S) -> impl Stream<Item = AppendResult> + Send
 where
     S: Stream<Item = AppendRequest> + Send + Unpin + 'static,
@@ -253,6 +257,7 @@ where
         let sent = Arc::new(AtomicU64::new(0));
         let messages = outgoing(first, requests, peer.header(), sent.clone());
         let messages = through(peer.link().cloned(), |link| &link.send, Box::pin(messages));
+        let (messages, _lender) = lend(Box::pin(messages));
         let opened = tokio::time::timeout(patience * 2, client.append(messages)).await;
         let replies = match opened {
             Ok(Ok(response)) => response.into_inner(),
@@ -270,7 +275,8 @@ where
                     yield append_from_pb(&peer, term, reply);
                 }
                 Ok(Some(Err(status))) => { yield Err(unreachable(peer.failed(Lane::Bulk, &status).await)); return }
-                Ok(None) => return,
+                Ok(None) if sent.load(Ordering::Relaxed) == received => return,
+                Ok(None) => { yield Err(unreachable(format!("{} hung up before it answered", peer.url()))); return }
                 Err(_) if sent.load(Ordering::Relaxed) == received => stalled = false,
                 Err(_) if !stalled => stalled = true,
                 Err(_) => {
@@ -392,4 +398,77 @@ fn vote_request_to_pb(peer: &Peer, request: &VoteRequest<TypeConfig>) -> pb::Vot
 fn vote_reply_from_pb(reply: pb::VoteReply) -> Result<VoteResponse<TypeConfig>, RpcError> {
     let vote = vote_from_pb(reply.vote).map_err(broken)?;
     Ok(VoteResponse::new(vote, reply.last.map(log_id_from_pb), reply.granted))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::pending;
+
+    use bytes::Bytes;
+    use http_body_util::StreamBody;
+    use hyper::body::{Frame, Incoming};
+    use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    use super::super::faults::Faults;
+    use super::*;
+    use crate::env::net::RealNet;
+    use crate::types::ClusterId;
+
+    /// Takes every call, reads none of it and never answers; says when one has come.
+    async fn mute_peer(listener: TcpListener, called: mpsc::UnboundedSender<()>) {
+        let serve = |call: http::Request<Incoming>| {
+            called.send(()).expect("the test goes on");
+            async move {
+                let silence = async_stream::stream! {
+                    let _held = call;
+                    pending::<()>().await;
+                    yield Ok::<_, Infallible>(Frame::data(Bytes::new()));
+                };
+                Ok::<_, Infallible>(http::Response::new(StreamBody::new(silence)))
+            }
+        };
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        server.serve_connection(TokioIo::new(stream), service_fn(serve)).await.expect("a sound connection");
+    }
+
+    fn request() -> AppendRequest {
+        AppendRequest {
+            vote: RaftVote::new_committed(1, 1),
+            prev_log_id: None,
+            entries: Vec::new(),
+            leader_commit: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_end_with_their_stream_and_not_with_its_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let (called, mut calls) = mpsc::unbounded_channel();
+        tokio::spawn(mute_peer(listener, called));
+        let run = pb::Run { starts: 1, nonce: 1 };
+        let (pool, _news) =
+            PeerPool::new(Arc::new(RealNet), ClusterId(1), MemberId(1), run, Faults::default());
+        let peer = pool.peer(MemberId(2), &Member { url, ..Member::default() });
+
+        let held = Arc::new(());
+        let inside = held.clone();
+        let requests = Box::pin(async_stream::stream! {
+            let _held = inside;
+            yield request();
+            pending::<()>().await;
+        });
+        let mut answers = Box::pin(replicate(peer.clone(), requests));
+        tokio::select! {
+            _ = answers.next() => panic!("a mute peer does not answer"),
+            _ = calls.recv() => {}
+        }
+        drop(answers);
+        assert_eq!(Arc::strong_count(&held), 1, "the connection still asks for more");
+    }
 }

@@ -1,16 +1,18 @@
 //! Raft's messages between nodes, over gRPC on the one port.
 //!
 //! `pool` keeps the connections, `client` is what openraft sends through (`snapshot` the one
-//! long transfer, `ask` what every linearizable read asks), `server` what it hears through, `faults` spoils both when asked to. Every
-//! unary message and the first of every stream carries a header: cluster, sender, addressee,
-//! and the sender's run; who receives it checks it (`node::peer_service`) before anything
-//! reaches the engine.
+//! long transfer, `ask` what every linearizable read asks, `loan` takes the engine's messages
+//! back from a connection), `server` what it hears through, `faults` spoils both when asked to.
+//! Every unary message and the first of every stream carries a header: cluster, sender,
+//! addressee, and the sender's run; who receives it checks it (`node::peer_service`) before
+//! anything reaches the engine.
 
 pub mod ask;
 pub mod client;
 pub mod faults;
 #[cfg(test)]
 mod fuzz;
+mod loan;
 pub mod pool;
 pub mod server;
 mod snapshot;
