@@ -249,7 +249,8 @@ where
         let Some(first) = requests.next().await else { return };
         if let Err(why) = peer.may_lead() { yield Err(unreachable(why)); return }
         let term = first.vote.leader_id.term;
-        let patience = PROGRESS_CHECK + peer.link().map_or(Duration::ZERO, |link| link.delay());
+        // A delay may be set, or lifted, meanwhile.
+        let patience = || PROGRESS_CHECK + peer.link().map_or(Duration::ZERO, |link| link.delay());
         let mut client = match peer.client(Lane::Bulk).await {
             Ok(client) => client,
             Err(why) => { yield Err(unreachable(why)); return }
@@ -258,7 +259,7 @@ where
         let messages = outgoing(first, requests, peer.header(), sent.clone());
         let messages = through(peer.link().cloned(), |link| &link.send, Box::pin(messages));
         let (messages, _lender) = lend(Box::pin(messages));
-        let opened = tokio::time::timeout(patience * 2, client.append(messages)).await;
+        let opened = tokio::time::timeout(patience() * 2, client.append(messages)).await;
         let replies = match opened {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => { yield Err(unreachable(peer.failed(Lane::Bulk, &status).await)); return }
@@ -268,7 +269,7 @@ where
         let mut received = 0;
         let mut stalled = false;
         loop {
-            match tokio::time::timeout(patience, replies.next()).await {
+            match tokio::time::timeout(patience(), replies.next()).await {
                 Ok(Some(Ok(reply))) => {
                     received += 1;
                     stalled = false;
