@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::support::{PATIENCE, eventually};
+use crate::support::{PATIENCE, claim_port, eventually};
 
 /// The port in the texts of the first node of `up`.
 const FIRST_PORT: u16 = 4001;
@@ -166,7 +166,8 @@ fn free_ports_in_a_row() -> u16 {
     for _ in 0..PORT_ATTEMPTS {
         let listener = bind(0).expect("a free port");
         let first = listener.local_addr().expect("a bound listener has an address").port();
-        if first < u16::MAX - NODES && (1..NODES).all(|i| bind(first + i).is_ok()) {
+        let free = first < u16::MAX - NODES && (1..NODES).all(|i| bind(first + i).is_ok());
+        if free && (0..NODES).all(|i| claim_port(first + i)) {
             return first;
         }
     }

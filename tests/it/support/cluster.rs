@@ -1,5 +1,6 @@
 //! A cluster of real processes on this machine, gone when it is dropped.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
@@ -326,9 +327,26 @@ impl Drop for Cluster {
     }
 }
 
-/// Ports nobody listens on. All are held until all are found, so that they differ.
-pub fn free_ports(count: usize) -> Vec<u16> {
-    let bind = |_| TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let held: Vec<TcpListener> = (0..count).map(bind).collect();
-    held.iter().map(|l| l.local_addr().expect("a bound listener has an address").port()).collect()
+/// Ports that tests of this process were given. Who has one may not listen there yet, or not at
+/// the moment: a node of another cluster that took it would answer in its stead.
+static CLAIMED_PORTS: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+/// Whether the port becomes the caller's own among all tests of this process.
+pub fn claim_port(port: u16) -> bool {
+    CLAIMED_PORTS.lock().expect("no panic while it is held").insert(port)
+}
+
+/// Ports nobody listens on and no other test has. All are held until all are found, so that
+/// they differ.
+fn free_ports(count: usize) -> Vec<u16> {
+    let (mut held, mut ports) = (Vec::new(), Vec::new());
+    while ports.len() < count {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("a bound listener has an address").port();
+        held.push(listener);
+        if claim_port(port) {
+            ports.push(port);
+        }
+    }
+    ports
 }

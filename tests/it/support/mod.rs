@@ -16,7 +16,7 @@ mod workload;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, claim_port};
 pub use etcd::Etcd;
 pub use http::{Failure, Request, Session};
 pub use lab::{Lab, cut, slow};
