@@ -256,6 +256,7 @@ where
             Err(why) => { yield Err(unreachable(why)); return }
         };
         let sent = Arc::new(AtomicU64::new(0));
+        let all_answered = |received| sent.load(Ordering::Relaxed) == received;
         let messages = outgoing(first, requests, peer.header(), sent.clone());
         let messages = through(peer.link().cloned(), |link| &link.send, Box::pin(messages));
         let (messages, _lender) = lend(Box::pin(messages));
@@ -276,9 +277,9 @@ where
                     yield append_from_pb(&peer, term, reply);
                 }
                 Ok(Some(Err(status))) => { yield Err(unreachable(peer.failed(Lane::Bulk, &status).await)); return }
-                Ok(None) if sent.load(Ordering::Relaxed) == received => return,
+                Ok(None) if all_answered(received) => return,
                 Ok(None) => { yield Err(unreachable(format!("{} hung up before it answered", peer.url()))); return }
-                Err(_) if sent.load(Ordering::Relaxed) == received => stalled = false,
+                Err(_) if all_answered(received) => stalled = false,
                 Err(_) if !stalled => stalled = true,
                 Err(_) => {
                     peer.hang_up(Lane::Bulk).await;
@@ -414,10 +415,8 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::sync::mpsc;
 
-    use super::super::faults::Faults;
+    use super::super::pool::tests::pool;
     use super::*;
-    use crate::env::net::RealNet;
-    use crate::types::ClusterId;
 
     /// Takes every call, reads none of it and never answers; says when one has come.
     async fn mute_peer(listener: TcpListener, called: mpsc::UnboundedSender<()>) {
@@ -452,9 +451,7 @@ mod tests {
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let (called, mut calls) = mpsc::unbounded_channel();
         tokio::spawn(mute_peer(listener, called));
-        let run = pb::Run { starts: 1, nonce: 1 };
-        let (pool, _news) =
-            PeerPool::new(Arc::new(RealNet), ClusterId(1), MemberId(1), run, Faults::default());
+        let (pool, _news) = pool();
         let peer = pool.peer(MemberId(2), &Member { url, ..Member::default() });
 
         let held = Arc::new(());
@@ -464,7 +461,7 @@ mod tests {
             yield request();
             pending::<()>().await;
         });
-        let mut answers = Box::pin(replicate(peer.clone(), requests));
+        let mut answers = Box::pin(replicate(peer, requests));
         tokio::select! {
             _ = answers.next() => panic!("a mute peer does not answer"),
             _ = calls.recv() => {}

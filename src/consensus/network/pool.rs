@@ -340,7 +340,7 @@ impl PeerPool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     #[test]
@@ -349,7 +349,8 @@ mod tests {
         assert_eq!(authority("http://node1:4000/"), "node1:4000");
     }
 
-    fn pool() -> (PeerPool, PeerNews) {
+    /// Of a node whose links have no faults.
+    pub fn pool() -> (PeerPool, PeerNews) {
         let net: Arc<dyn Net> = Arc::new(crate::env::net::RealNet);
         PeerPool::new(net, ClusterId(1), MemberId(1), Run { starts: 1, nonce: 1 }, Faults::default())
     }
